@@ -1,1 +1,196 @@
-//! Placeholder.
+//! Numbers: dot products on slices, and the few vector operations of the search pool.
+//!
+//! Everything here exists once as plain Rust in [`scalar`], which *defines* what is right, and again for
+//! AVX2+FMA+F16C, AVX-512 with VNNI, and NEON. The best level that the processor has is picked once per process
+//! ([`best`]); [`at`] gives any other that it has, so that tests judge every level against the scalar one.
+//!
+//! Integer kernels are exact. `int8 · int8` sums at most `d · 2^14` in magnitude (the AVX-512 form up to
+//! `d · 255 · 128`), so an `i32` holds every sum of up to [`MAX_DIM`] dimensions. Float kernels add in another
+//! order than the scalar one: for `d` dimensions the results differ by at most `d · 2^-23 · Σ|a_i·b_i|`, in practice
+//! a few units in the last place.
+//!
+//! Shapes: *one against one* takes two slices of equal length. *Many rows* (`rows_*`) takes one query and a
+//! row-major matrix whose stride is the query's length, scores the rows named by `ids`, and writes one `f32` for
+//! each; this is what a graph traversal does at every step.
+
+pub mod scalar;
+
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::sync::OnceLock;
+
+use half::f16;
+
+/// The most dimensions a vector may have: below it no `i32` sum can overflow, in any kernel.
+pub const MAX_DIM: usize = 32_768;
+
+/// Codes of `int4` are packed in blocks: byte `j` of a block of 64 dimensions holds dimension `j` in its low nibble
+/// and dimension `j + 32` in its high one, each as `code + 8`.
+pub const INT4_BLOCK: usize = 64;
+
+/// A set of instructions that the kernels are written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Plain Rust.
+    Scalar,
+    /// AVX2, FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, VL and VNNI.
+    Avx512,
+    /// The vector unit of AArch64.
+    Neon,
+}
+
+/// The kernels of one level, behind plain function pointers.
+///
+/// The pointers are private: the methods check the lengths that the pointers rely on.
+#[derive(Debug)]
+pub struct Kernels {
+    level: Level,
+    dot_f32: unsafe fn(&[f32], &[f32]) -> f32,
+    dot_f16: unsafe fn(&[f16], &[f32]) -> f32,
+    dot_i8: unsafe fn(&[i8], &[i8]) -> i32,
+    dot_i4: unsafe fn(&[u8], &[i8]) -> i32,
+    rows_f32: unsafe fn(&[f32], &[f32], &[u32], &mut [f32]),
+    rows_f16: unsafe fn(&[f32], &[f16], &[u32], &mut [f32]),
+    rows_i8: unsafe fn(&[i8], &[i8], &[u32], &mut [f32]),
+    rows_i4: unsafe fn(&[i8], &[u8], &[u32], &mut [f32]),
+    argmax: unsafe fn(&[f32]) -> usize,
+    append_above: unsafe fn(f32, &[u32], &[f32], &mut [u32], &mut [f32]) -> usize,
+    count_above: unsafe fn(f32, &[f32]) -> usize,
+}
+
+/// The best kernels that this processor has; chosen at the first call.
+pub fn best() -> &'static Kernels {
+    static BEST: OnceLock<&'static Kernels> = OnceLock::new();
+    BEST.get_or_init(|| available().last().copied().unwrap_or(&scalar::KERNELS))
+}
+
+/// The kernels of one level, if this processor has it.
+pub fn at(level: Level) -> Option<&'static Kernels> {
+    available().into_iter().find(|kernels| kernels.level == level)
+}
+
+/// Every level that this processor has, the best last.
+pub fn available() -> Vec<&'static Kernels> {
+    let mut levels = vec![&scalar::KERNELS];
+    #[cfg(target_arch = "x86_64")]
+    levels.extend(x86::available());
+    #[cfg(target_arch = "aarch64")]
+    levels.push(&neon::KERNELS); // NEON is part of every AArch64
+    levels
+}
+
+/// Bytes of an `int4` row of `dim` dimensions.
+pub const fn int4_bytes(dim: usize) -> usize {
+    dim / INT4_BLOCK * (INT4_BLOCK / 2) + (dim % INT4_BLOCK).div_ceil(2)
+}
+
+impl Kernels {
+    /// Which level these are.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// `Σ a_i · b_i`. Panics when the lengths differ.
+    pub fn dot_f32(&self, a: &[f32], b: &[f32]) -> f32 {
+        assert_eq!(a.len(), b.len());
+        // SAFETY: equal lengths, and the level was detected when this table was handed out.
+        unsafe { (self.dot_f32)(a, b) }
+    }
+
+    /// `Σ row_i · query_i` of a half precision row. Panics when the lengths differ.
+    pub fn dot_f16(&self, row: &[f16], query: &[f32]) -> f32 {
+        assert_eq!(row.len(), query.len());
+        // SAFETY: as above.
+        unsafe { (self.dot_f16)(row, query) }
+    }
+
+    /// `Σ a_i · b_i`, exact. Panics when the lengths differ or exceed [`MAX_DIM`].
+    pub fn dot_i8(&self, a: &[i8], b: &[i8]) -> i32 {
+        assert_eq!(a.len(), b.len());
+        assert!(a.len() <= MAX_DIM);
+        // SAFETY: as above, and no sum can overflow.
+        unsafe { (self.dot_i8)(a, b) }
+    }
+
+    /// `Σ row_i · query_i` of a packed `int4` row, exact. Panics when the row is not [`int4_bytes`] long.
+    pub fn dot_i4(&self, row: &[u8], query: &[i8]) -> i32 {
+        assert_eq!(row.len(), int4_bytes(query.len()));
+        assert!(query.len() <= MAX_DIM);
+        // SAFETY: as above.
+        unsafe { (self.dot_i4)(row, query) }
+    }
+
+    /// Scores the rows `ids` of a matrix of `f32`.
+    pub fn rows_f32(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f32]) {
+        check_rows(query.len(), rows.len(), ids, out);
+        // SAFETY: every id names a row inside `rows`, and there is a place in `out` for each.
+        unsafe { (self.rows_f32)(query, rows, ids, out) }
+    }
+
+    /// Scores the rows `ids` of a matrix of `f16`.
+    pub fn rows_f16(&self, query: &[f32], rows: &[f16], ids: &[u32], out: &mut [f32]) {
+        check_rows(query.len(), rows.len(), ids, out);
+        // SAFETY: as above.
+        unsafe { (self.rows_f16)(query, rows, ids, out) }
+    }
+
+    /// Scores the rows `ids` of a matrix of `int8`. The sums are exact; as `f32` they are rounded beyond 2^24.
+    pub fn rows_i8(&self, query: &[i8], rows: &[i8], ids: &[u32], out: &mut [f32]) {
+        assert!(query.len() <= MAX_DIM);
+        check_rows(query.len(), rows.len(), ids, out);
+        // SAFETY: as above.
+        unsafe { (self.rows_i8)(query, rows, ids, out) }
+    }
+
+    /// Scores the rows `ids` of a matrix of packed `int4`. The query's length is a multiple of [`INT4_BLOCK`].
+    pub fn rows_i4(&self, query: &[i8], rows: &[u8], ids: &[u32], out: &mut [f32]) {
+        assert!(query.len() <= MAX_DIM && query.len().is_multiple_of(INT4_BLOCK));
+        check_rows(query.len() / 2, rows.len(), ids, out);
+        // SAFETY: as above.
+        unsafe { (self.rows_i4)(query, rows, ids, out) }
+    }
+
+    /// Position of the largest value, the first of equals. Panics on an empty slice; values must not be NaN.
+    pub fn argmax(&self, values: &[f32]) -> usize {
+        assert!(!values.is_empty());
+        // SAFETY: not empty.
+        unsafe { (self.argmax)(values) }
+    }
+
+    /// Appends each `(id, score)` with `score > floor` to `out_ids` and `out_scores`, in order, and returns how
+    /// many. The outputs must have room for all of them, and nothing beyond what is returned may be read.
+    pub fn append_above(
+        &self,
+        floor: f32,
+        ids: &[u32],
+        scores: &[f32],
+        out_ids: &mut [u32],
+        out_scores: &mut [f32],
+    ) -> usize {
+        assert_eq!(ids.len(), scores.len());
+        assert!(out_ids.len() >= ids.len() && out_scores.len() >= ids.len());
+        // SAFETY: lengths checked.
+        unsafe { (self.append_above)(floor, ids, scores, out_ids, out_scores) }
+    }
+
+    /// How many values are above `floor`.
+    pub fn count_above(&self, floor: f32, values: &[f32]) -> usize {
+        // SAFETY: no conditions.
+        unsafe { (self.count_above)(floor, values) }
+    }
+}
+
+/// What the `rows_*` kernels rely on: `stride` elements a row, every id inside, room for every score.
+fn check_rows(stride: usize, elements: usize, ids: &[u32], out: &[f32]) {
+    assert!(stride > 0 && out.len() >= ids.len());
+    let top = ids.iter().copied().max().map_or(0, |id| id as usize + 1);
+    assert!(top <= elements / stride, "row {top} of {}", elements / stride);
+}
+
+#[cfg(test)]
+mod tests;
