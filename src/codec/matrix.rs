@@ -1,0 +1,153 @@
+//! Many vectors laid out for scanning: what an index keeps.
+//!
+//! Integer rows are what a graph is walked on, so they are padded to begin at a cache line or to share one evenly: 16,
+//! 32 or a multiple of 64 bytes for `int8`, a multiple of 32 for `int4`. Padding is the code of zero and meets zeros of
+//! the query. Float rows, mostly there to score a few candidates again, are not padded. The scales of the integer
+//! codecs, and the biases of L2, are arrays of their own.
+
+use half::f16;
+
+use super::{Codec, CodecError, Query, max_abs, put_int4, quantize};
+use crate::kernel::{INT4_BLOCK, Kernels};
+
+/// The shape of a matrix's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// How components become bytes.
+    pub codec: Codec,
+    /// Dimensions of a vector.
+    pub dim: usize,
+}
+
+impl Layout {
+    /// Bytes from one row to the next.
+    pub const fn row_bytes(self) -> usize {
+        match (self.codec, self.dim) {
+            (Codec::F16, dim) => dim * 2,
+            (Codec::F32, dim) => dim * 4,
+            (Codec::Int4, dim) => dim.div_ceil(INT4_BLOCK) * (INT4_BLOCK / 2),
+            (Codec::Int8, 0..=16) => 16,
+            (Codec::Int8, 17..=32) => 32,
+            (Codec::Int8, dim) => dim.next_multiple_of(64),
+        }
+    }
+
+    /// Dimensions of a row with its padding: the length of a query's codes or floats.
+    pub const fn padded_dim(self) -> usize {
+        match self.codec {
+            Codec::Int4 => self.row_bytes() * 2,
+            Codec::Int8 => self.row_bytes(),
+            Codec::F16 => self.row_bytes() / 2,
+            Codec::F32 => self.row_bytes() / 4,
+        }
+    }
+
+    /// Whether rows have a scale.
+    pub const fn has_scales(self) -> bool {
+        matches!(self.codec, Codec::Int8 | Codec::Int4)
+    }
+
+    /// Encodes one vector into one row and returns its scale (1 for a float codec).
+    ///
+    /// Panics when `row` is not [`Layout::row_bytes`] long.
+    pub fn encode(self, vector: &[f32], row: &mut [u8]) -> Result<f32, CodecError> {
+        assert_eq!((vector.len(), row.len()), (self.dim, self.row_bytes()));
+        self.codec.check(vector)?;
+        row.fill(if self.codec == Codec::Int4 { 0x88 } else { 0 });
+        let levels = self.codec.levels();
+        let scale = max_abs(vector) / levels;
+        match self.codec {
+            Codec::F32 => {
+                row.as_chunks_mut::<4>().0.iter_mut().zip(vector).for_each(|(out, x)| *out = x.to_le_bytes());
+            }
+            Codec::F16 => {
+                let halves = vector.iter().map(|&x| f16::from_f32(x).to_le_bytes());
+                row.as_chunks_mut::<2>().0.iter_mut().zip(halves).for_each(|(out, x)| *out = x);
+            }
+            Codec::Int8 => quantize(vector, scale, levels, |at, code| row[at] = code as u8),
+            Codec::Int4 => {
+                let padded = self.padded_dim();
+                quantize(vector, scale, levels, |at, code| put_int4(row, at, padded, code));
+            }
+        }
+        Ok(if self.has_scales() { scale } else { 1.0 })
+    }
+}
+
+/// A view of encoded rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Matrix<'a> {
+    layout: Layout,
+    codes: &'a [u8],
+    /// One a row; empty for float codecs.
+    scales: &'a [f32],
+    /// Added to each dot product; empty unless the metric is L2.
+    biases: &'a [f32],
+}
+
+impl<'a> Matrix<'a> {
+    /// A view of `codes` with their scales and biases, or `None` when the lengths do not fit together or `codes` does
+    /// not lie at a multiple of four bytes.
+    pub fn new(layout: Layout, codes: &'a [u8], scales: &'a [f32], biases: &'a [f32]) -> Option<Self> {
+        let rows = codes.len() / layout.row_bytes();
+        let fits = codes.len().is_multiple_of(layout.row_bytes())
+            && scales.len() == if layout.has_scales() { rows } else { 0 }
+            && (biases.is_empty() || biases.len() == rows)
+            && codes.as_ptr().addr().is_multiple_of(4);
+        fits.then_some(Self { layout, codes, scales, biases })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.codes.len() / self.layout.row_bytes()
+    }
+
+    /// The shape of a row.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// The encoded bytes.
+    pub fn codes(&self) -> &'a [u8] {
+        self.codes
+    }
+
+    /// What is added to the dot product with `row`.
+    pub fn bias(&self, row: u32) -> f32 {
+        self.biases.get(row as usize).copied().unwrap_or(0.0)
+    }
+
+    /// The bytes of one row.
+    pub fn row(&self, row: u32) -> &'a [u8] {
+        let bytes = self.layout.row_bytes();
+        &self.codes[row as usize * bytes..][..bytes]
+    }
+
+    /// The scale of one row; 1 for float codecs.
+    pub fn scale(&self, row: u32) -> f32 {
+        self.scales.get(row as usize).copied().unwrap_or(1.0)
+    }
+
+    /// Scores the rows `ids` against a query prepared for this layout: dot product plus bias, larger is better.
+    ///
+    /// Panics when an id is outside, or `out` is shorter than `ids`.
+    pub fn score(&self, kernels: &Kernels, query: &Query, ids: &[u32], out: &mut [f32]) {
+        match self.layout.codec {
+            Codec::F32 => kernels.rows_f32(query.floats(), bytemuck::cast_slice(self.codes), ids, out),
+            Codec::F16 => kernels.rows_f16(query.floats(), bytemuck::cast_slice(self.codes), ids, out),
+            Codec::Int8 => kernels.rows_i8(query.codes(), bytemuck::cast_slice(self.codes), ids, out),
+            Codec::Int4 => kernels.rows_i4(query.codes(), self.codes, ids, out),
+        }
+        if self.layout.has_scales() {
+            let scale = query.scale();
+            for (out, &id) in out.iter_mut().zip(ids) {
+                *out *= scale * self.scales[id as usize];
+            }
+        }
+        if !self.biases.is_empty() {
+            for (out, &id) in out.iter_mut().zip(ids) {
+                *out += self.biases[id as usize];
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Searching: descend, walk, take the best, score them again by the finer codec.
+
+use std::sync::Mutex;
+
+use super::exact;
+use super::scratch::{Scratch, better};
+use super::walk::{Bits, Effort, descend, walk};
+use super::{Graph, Scratch as Buffers};
+use crate::codec::{Matrix, Query};
+use crate::kernel::{self, Kernels};
+
+/// How a search is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SearchOptions {
+    /// Results wanted.
+    pub k: usize,
+    /// Nodes expanded. More finds better items and takes longer; the quality profile of an index says how much.
+    pub ef: usize,
+}
+
+/// Which items may be answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Filter<'a> {
+    /// One bit a node, and how many are set; `None` lets all pass.
+    pub bits: Option<(&'a [u64], usize)>,
+    /// Nodes that may not be answered, ascending; a few hundred cost nothing to speak of.
+    pub exclude: &'a [u32],
+}
+
+/// What a search did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SearchStats {
+    /// Rows scored.
+    pub distances: usize,
+    /// Nodes expanded; 0 when the rows were scanned.
+    pub hops: usize,
+}
+
+/// A graph with the rows that it links, ready to be searched by any number of threads.
+#[derive(Debug)]
+pub struct Searcher<'a> {
+    graph: Graph<'a>,
+    matrix: Matrix<'a>,
+    /// The same rows in a finer codec, to score the final candidates by.
+    finer: Option<Matrix<'a>>,
+    kernels: &'static Kernels,
+}
+
+/// Scratches that wait for the next search. Shared by all searchers of an index.
+#[derive(Debug, Default)]
+pub struct ScratchPool(Mutex<Vec<Box<Buffers>>>);
+
+impl ScratchPool {
+    /// Runs `work` with a scratch of the pool, or a new one.
+    pub fn with<R>(&self, work: impl FnOnce(&mut Buffers) -> R) -> R {
+        let taken = self.0.lock().ok().and_then(|mut pool| pool.pop());
+        let mut scratch = taken.unwrap_or_default();
+        let result = work(&mut scratch);
+        if let Ok(mut pool) = self.0.lock() {
+            pool.push(scratch);
+        }
+        result
+    }
+}
+
+impl<'a> Searcher<'a> {
+    /// Puts the parts together. The graph's structure must have been checked ([`super::check::structure`]) against the
+    /// number of rows; `finer`, when given, has as many.
+    ///
+    /// Panics when the numbers of rows differ.
+    pub fn new(graph: Graph<'a>, matrix: Matrix<'a>, finer: Option<Matrix<'a>>) -> Self {
+        assert_eq!(graph.len(), matrix.rows());
+        assert!(finer.is_none_or(|finer| finer.rows() == matrix.rows()));
+        Self { graph, matrix, finer, kernels: kernel::best() }
+    }
+
+    /// The same searcher with the kernels of another level.
+    #[must_use]
+    pub fn with_kernels(self, kernels: &'static Kernels) -> Self {
+        Self { kernels, ..self }
+    }
+
+    /// Finds about the best `k` nodes for a query into `found`, best first, as `(node, query · row + bias)`.
+    ///
+    /// `query` is prepared for the rows, `finer` for the finer rows when there are any. Fewer than `k` are found only
+    /// when fewer pass.
+    pub fn search(
+        &self,
+        query: &Query,
+        finer: &Query,
+        options: SearchOptions,
+        filter: Filter,
+        scratch: &mut Scratch,
+        found: &mut Vec<(u32, f32)>,
+    ) -> SearchStats {
+        found.clear();
+        let n = self.graph.len();
+        if n == 0 || options.k == 0 {
+            return SearchStats::default();
+        }
+        scratch.query.clone_from(query);
+        let want = options.k.saturating_add(filter.exclude.len()).min(n);
+        // Half of what was expanded is scored again: all of it finds nothing more, a quarter loses.
+        let pool = if self.finer.is_some() { want.saturating_mul(2).max(options.ef / 2).min(n) } else { want };
+        let passing = filter.bits.map_or(n, |(_, passing)| passing);
+        let hops = self.hops(options.ef.max(want), passing);
+        let bits = filter.bits.map(|(bits, _)| Bits(bits));
+        match hops {
+            Some(hops) => {
+                self.enter(scratch);
+                walk(self.graph.base(), &self.matrix, self.kernels, Effort { hops, keep: pool }, bits, scratch);
+            }
+            None => exact::scan(&self.matrix, self.kernels, pool, bits, scratch),
+        }
+        self.collect(hops.is_some() && bits.is_none(), filter.exclude, scratch, found);
+        self.refine(finer, pool, options.k, scratch, found);
+        SearchStats { distances: scratch.distances, hops: scratch.hops }
+    }
+
+    /// Finds exactly the best `k` by the rows' codec: every row is scored.
+    pub fn scan(
+        &self,
+        query: &Query,
+        k: usize,
+        filter: Filter,
+        scratch: &mut Scratch,
+        found: &mut Vec<(u32, f32)>,
+    ) -> SearchStats {
+        scratch.query.clone_from(query);
+        let keep = k.saturating_add(filter.exclude.len()).min(self.matrix.rows());
+        exact::scan(&self.matrix, self.kernels, keep, filter.bits.map(|(bits, _)| Bits(bits)), scratch);
+        self.collect(false, filter.exclude, scratch, found);
+        found.sort_unstable_by(better);
+        found.truncate(k);
+        SearchStats { distances: scratch.distances, hops: 0 }
+    }
+
+    /// Nodes to expand, or `None` when scanning the rows that pass is cheaper.
+    ///
+    /// A walk meets passing items in proportion to how many there are, so it must be longer by as much. With `s` the
+    /// share that passes it scores about `hops · degree / s` rows, of which half are new, and a scan `s · n`.
+    fn hops(&self, ef: usize, passing: usize) -> Option<usize> {
+        let n = self.graph.len();
+        let stretched = (ef as u64 * n as u64).div_ceil(passing.max(1) as u64) as usize;
+        let scored = stretched.saturating_mul(self.graph.cap / 2);
+        (scored < passing).then_some(stretched)
+    }
+
+    /// Opens the walk where the layers above lead.
+    fn enter(&self, scratch: &mut Scratch) {
+        let Scratch { query, open, closed, hits, visited, fresh, .. } = scratch;
+        (open.clear(), closed.clear(), hits.clear());
+        visited.restart(self.graph.len());
+        let mut score = [0.0];
+        self.matrix.score(self.kernels, query, &[0], &mut score);
+        let mut at = (0, score[0]);
+        for layer in self.graph.upper_layers() {
+            at = descend(layer, &self.matrix, self.kernels, query, at, &mut fresh.scores).0;
+        }
+        fresh.ids.resize(fresh.scores.len(), 0);
+        visited.insert(at.0);
+        open.push(at.0, at.1);
+    }
+
+    /// Puts the candidates of a walk, or of a filtered walk or scan, into `found`, without the excluded.
+    fn collect(&self, walked: bool, exclude: &[u32], scratch: &Scratch, found: &mut Vec<(u32, f32)>) {
+        found.clear();
+        let pools = if walked { [Some(&scratch.closed), Some(&scratch.open)] } else { [Some(&scratch.hits), None] };
+        let candidates = pools.into_iter().flatten().flat_map(|pool| pool.ids.iter().zip(&pool.scores));
+        let allowed = candidates.filter(|(id, _)| exclude.is_empty() || exclude.binary_search(id).is_err());
+        found.extend(allowed.map(|(&id, &score)| (id, score)));
+    }
+
+    /// Keeps the best `pool`, scores them by the finer codec when there is one, and leaves the best `k` in order.
+    fn refine(&self, query: &Query, pool: usize, k: usize, scratch: &mut Scratch, found: &mut Vec<(u32, f32)>) {
+        if let Some(finer) = &self.finer {
+            if found.len() > pool {
+                found.select_nth_unstable_by(pool - 1, better);
+                found.truncate(pool);
+            }
+            let fresh = &mut scratch.fresh;
+            let len = found.len().max(fresh.ids.len());
+            (fresh.ids.resize(len, 0), fresh.scores.resize(len, 0.0));
+            fresh.ids.iter_mut().zip(&*found).for_each(|(id, &(node, _))| *id = node);
+            finer.score(self.kernels, query, &fresh.ids[..found.len()], &mut fresh.scores);
+            found.iter_mut().zip(&fresh.scores).for_each(|(found, &score)| found.1 = score);
+        }
+        if found.len() > k {
+            found.select_nth_unstable_by(k - 1, better);
+            found.truncate(k);
+        }
+        found.sort_unstable_by(better);
+    }
+}
