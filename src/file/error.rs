@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::layout::{FORMAT_VERSION, Tag};
+use super::tag::Tag;
 
 /// Why a `.tng` file could not be written or opened. Every message names the file and a remedy.
 #[derive(Debug, thiserror::Error)]
@@ -26,12 +26,14 @@ pub enum FileError {
         path: PathBuf,
     },
     /// A format this program does not know yet.
-    #[error("{}: written by a newer Tonnage (format {got}, this reads up to {FORMAT_VERSION}): upgrade", path.display())]
+    #[error("{}: written by a newer Tonnage (format {got}, this reads up to {reads}): upgrade", path.display())]
     NewerVersion {
         /// The file asked for.
         path: PathBuf,
         /// The format version in the file.
         got: u32,
+        /// The newest this program reads.
+        reads: u32,
     },
     /// Cut short, or grown.
     #[error("{}: {got} bytes long where {expected} are expected: copy or build it again", path.display())]
@@ -99,9 +101,5 @@ impl FileError {
     /// For `map_err`: the failed step and the file it was for.
     pub(super) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { path: path.to_owned(), doing, source }
-    }
-
-    pub(super) fn malformed(path: &Path, what: impl Into<String>) -> Self {
-        Self::Malformed { path: path.to_owned(), what: what.into() }
     }
 }

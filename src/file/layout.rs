@@ -1,11 +1,14 @@
 //! Where everything lies: the header's fields, the section table and the checksums.
 //!
-//! Plain encode and decode, so that the whole layout can be read here without a file in hand.
+//! Plain encode and decode: the whole layout can be read here, and no file is touched.
 
-use std::fmt;
+use std::path::Path;
 
 use rayon::prelude::*;
 use twox_hash::XxHash3_64;
+
+use super::error::FileError;
+use super::tag::Tag;
 
 /// The format written, and the newest one read.
 pub const FORMAT_VERSION: u32 = 1;
@@ -33,59 +36,6 @@ pub(super) const HEADER_LEN: usize = CHECKSUM_AT + size_of::<u64>();
 const _: () = assert!(VERSION_AT == 8 && COUNT_AT == 12 && FILE_LEN_AT == 16 && TABLE_AT == 24);
 const _: () = assert!(ENTRY_LEN == 32 && RESERVED_AT == 1048 && CHECKSUM_AT == 1080 && HEADER_LEN == 1088);
 const _: () = assert!((HEADER_LEN as u64).is_multiple_of(ALIGN));
-
-/// A section's name: one to eight of `a-z 0-9 _ -`, padded with zeros.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Tag([u8; 8]);
-
-impl Tag {
-    /// A tag from its name. Made for constants: a name that is no tag stops the compilation there.
-    ///
-    /// # Panics
-    /// When `name` is not one to eight of the characters allowed.
-    pub const fn new(name: &str) -> Self {
-        let name = name.as_bytes();
-        assert!(name.len() <= 8, "a tag is at most eight characters");
-        let mut tag = [0; 8];
-        let mut i = 0;
-        while i < name.len() {
-            tag[i] = name[i];
-            i += 1;
-        }
-        match Self::from_bytes(tag) {
-            Some(tag) => tag,
-            None => panic!("a tag is one to eight of a-z, 0-9, _ and -"),
-        }
-    }
-
-    const fn from_bytes(bytes: [u8; 8]) -> Option<Self> {
-        let mut len = 0;
-        while len < 8 && matches!(bytes[len], b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-') {
-            len += 1;
-        }
-        let mut i = len;
-        while i < 8 {
-            if bytes[i] != 0 {
-                return None;
-            }
-            i += 1;
-        }
-        if len == 0 { None } else { Some(Self(bytes)) }
-    }
-}
-
-impl fmt::Display for Tag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let used = self.0.iter().take_while(|&&byte| byte != 0);
-        f.pad(&used.map(|&byte| char::from(byte)).collect::<String>())
-    }
-}
-
-impl fmt::Debug for Tag {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tag({self})")
-    }
-}
 
 /// One line of the section table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,20 +75,10 @@ pub(super) fn hash_section(bytes: &[u8]) -> u64 {
 pub(super) fn content_hash(sections: &[SectionInfo]) -> u64 {
     let mut bytes = Vec::with_capacity(sections.len() * 16);
     for section in sections {
-        bytes.extend_from_slice(&section.tag.0);
+        bytes.extend_from_slice(section.tag.as_bytes());
         bytes.extend_from_slice(&section.checksum.to_le_bytes());
     }
     XxHash3_64::oneshot(&bytes)
-}
-
-/// What is wrong with a header, before a path is put to it.
-#[derive(Debug, PartialEq)]
-pub(super) enum Fault {
-    NotTng,
-    NewerVersion(u32),
-    Damaged { expected: u64, got: u64 },
-    Length { expected: u64 },
-    Malformed(String),
 }
 
 /// The header of a file that ends where the last of `sections` does. There are at most [`MAX_SECTIONS`].
@@ -155,7 +95,7 @@ pub(super) fn encode(sections: &[SectionInfo]) -> [u8; HEADER_LEN] {
     put(&(sections.len() as u32).to_le_bytes());
     put(&file_len.to_le_bytes());
     for section in sections {
-        put(&section.tag.0);
+        put(section.tag.as_bytes());
         put(&section.offset.to_le_bytes());
         put(&section.length.to_le_bytes());
         put(&section.checksum.to_le_bytes());
@@ -170,46 +110,45 @@ pub(super) fn seal(header: &mut [u8; HEADER_LEN]) {
     header[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
 }
 
-/// The sections of a file of `file_len` bytes, every rule of the header and the table checked.
+/// The sections of the file of `file_len` bytes at `path`, every rule of the header and the table checked.
 ///
 /// Magic and version come first because they are all that another version promises to share with this one.
-pub(super) fn decode(header: &[u8; HEADER_LEN], file_len: u64) -> Result<Vec<SectionInfo>, Fault> {
+pub(super) fn decode(path: &Path, header: &[u8; HEADER_LEN], file_len: u64) -> Result<Vec<SectionInfo>, FileError> {
     if header[..VERSION_AT] != MAGIC {
-        return Err(Fault::NotTng);
+        return Err(FileError::NotTng { path: path.to_owned() });
     }
-    match u32_at(header, VERSION_AT) {
-        FORMAT_VERSION => {}
-        newer if newer > FORMAT_VERSION => return Err(Fault::NewerVersion(newer)),
-        never => return Err(Fault::Malformed(format!("there is no format {never}"))),
+    let version = u32_at(header, VERSION_AT);
+    if version > FORMAT_VERSION {
+        return Err(FileError::NewerVersion { path: path.to_owned(), got: version, reads: FORMAT_VERSION });
     }
     let (expected, got) = (u64_at(header, CHECKSUM_AT), block_hash(&header[..CHECKSUM_AT]));
     if expected != got {
-        return Err(Fault::Damaged { expected, got });
+        return Err(FileError::Damaged { path: path.to_owned(), part: "the header".into(), expected, got });
     }
     let expected = u64_at(header, FILE_LEN_AT);
     if expected != file_len {
-        return Err(Fault::Length { expected });
+        return Err(FileError::Length { path: path.to_owned(), expected, got: file_len });
     }
-    let sections = decode_table(header)?;
-    check_table(&sections, file_len)?;
-    // One content has one header: whatever is unused is zero.
+    let malformed = |what| FileError::Malformed { path: path.to_owned(), what };
+    let sections = decode_table(header).map_err(malformed)?;
+    check_table(&sections, file_len).map_err(malformed)?;
+    // One content has one header: the version is one that exists, and whatever is unused is zero.
     if encode(&sections) != *header {
-        return Err(Fault::Malformed("unused bytes of the header are not zero".into()));
+        return Err(malformed("the header is not the one these sections have".into()));
     }
     Ok(sections)
 }
 
-fn decode_table(header: &[u8; HEADER_LEN]) -> Result<Vec<SectionInfo>, Fault> {
+fn decode_table(header: &[u8; HEADER_LEN]) -> Result<Vec<SectionInfo>, String> {
     let count = u32_at(header, COUNT_AT) as usize;
     if count > MAX_SECTIONS {
-        return Err(Fault::Malformed(format!("{count} sections where {MAX_SECTIONS} is the most")));
+        return Err(format!("{count} sections where {MAX_SECTIONS} is the most"));
     }
     (0..count)
         .map(|i| {
             let at = TABLE_AT + i * ENTRY_LEN;
-            let tag = Tag::from_bytes(bytes_at(header, at));
             Ok(SectionInfo {
-                tag: tag.ok_or_else(|| Fault::Malformed(format!("section {i} has no valid tag")))?,
+                tag: Tag::from_bytes(bytes_at(header, at)).ok_or_else(|| format!("section {i} has no valid tag"))?,
                 offset: u64_at(header, at + 8),
                 length: u64_at(header, at + 16),
                 checksum: u64_at(header, at + 24),
@@ -220,25 +159,22 @@ fn decode_table(header: &[u8; HEADER_LEN]) -> Result<Vec<SectionInfo>, Fault> {
 
 /// Sections follow each other with only their alignment between them and end where the file ends; this rules out
 /// overlap, disorder, gaps and anything beyond the end at once.
-fn check_table(sections: &[SectionInfo], file_len: u64) -> Result<(), Fault> {
+fn check_table(sections: &[SectionInfo], file_len: u64) -> Result<(), String> {
     let mut end = HEADER_LEN as u64;
-    for (i, section) in sections.iter().enumerate() {
-        let tag = section.tag;
+    for (i, &SectionInfo { tag, offset, length, .. }) in sections.iter().enumerate() {
         if sections[..i].iter().any(|before| before.tag == tag) {
-            return Err(Fault::Malformed(format!("two sections `{tag}`")));
+            return Err(format!("two sections `{tag}`"));
         }
-        if next_offset(end) != Some(section.offset) {
-            let offset = section.offset;
-            return Err(Fault::Malformed(format!("section `{tag}` at {offset} does not follow what ends at {end}")));
+        if next_offset(end) != Some(offset) {
+            return Err(format!("section `{tag}` at {offset} does not follow what ends at {end}"));
         }
-        end = section
-            .offset
-            .checked_add(section.length)
-            .filter(|&end| end <= file_len)
-            .ok_or_else(|| Fault::Malformed(format!("section `{tag}` goes beyond the end of the file")))?;
+        end = match offset.checked_add(length) {
+            Some(end) if end <= file_len => end,
+            _ => return Err(format!("section `{tag}` goes beyond the end of the file")),
+        };
     }
     if end != file_len {
-        return Err(Fault::Malformed(format!("the sections end at {end}, the file at {file_len}")));
+        return Err(format!("the sections end at {end}, the file at {file_len}"));
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ use memmap2::{Mmap, MmapOptions};
 use rayon::prelude::*;
 
 use super::error::FileError;
-use super::layout::{self, Fault, HEADER_LEN, SectionInfo, Tag, decode, hash_section};
+use super::layout::{self, HEADER_LEN, SectionInfo, decode, hash_section};
+use super::tag::Tag;
 
 /// A `.tng` file, mapped into memory and verified byte by byte.
 ///
@@ -25,10 +26,11 @@ impl Mapped {
     /// Map the file and check all of it: header, table, padding, and every section's checksum on all cores.
     pub fn open(path: &Path) -> Result<Self, FileError> {
         let map = map(path)?;
+        let file_len = map.len() as u64;
         let Some(header) = map.first_chunk::<HEADER_LEN>() else {
-            return Err(length_error(path, HEADER_LEN as u64, map.len() as u64));
+            return Err(FileError::Length { path: path.to_owned(), expected: HEADER_LEN as u64, got: file_len });
         };
-        let sections = decode(header, map.len() as u64).map_err(|fault| fault.at(path, map.len() as u64))?;
+        let sections = decode(path, header, file_len)?;
         let file = Self { path: path.to_owned(), map, sections };
         file.check_padding()?;
         file.check_sections()?;
@@ -88,7 +90,7 @@ impl Mapped {
             let padding = &self.map[end..section.offset as usize];
             if padding.iter().any(|&byte| byte != 0) {
                 let what = format!("the padding before section `{}` is not zero", section.tag);
-                return Err(FileError::malformed(&self.path, what));
+                return Err(FileError::Malformed { path: self.path.clone(), what });
             }
             end = (section.offset + section.length) as usize;
         }
@@ -127,23 +129,4 @@ fn map(path: &Path) -> Result<Mmap, FileError> {
         unsafe { MmapOptions::new().map(&file) }
     };
     mapped().map_err(fail)
-}
-
-fn length_error(path: &Path, expected: u64, got: u64) -> FileError {
-    FileError::Length { path: path.to_owned(), expected, got }
-}
-
-impl Fault {
-    fn at(self, path: &Path, file_len: u64) -> FileError {
-        let owned = path.to_owned();
-        match self {
-            Self::NotTng => FileError::NotTng { path: owned },
-            Self::NewerVersion(got) => FileError::NewerVersion { path: owned, got },
-            Self::Damaged { expected, got } => {
-                FileError::Damaged { path: owned, part: "the header".into(), expected, got }
-            }
-            Self::Length { expected } => length_error(path, expected, file_len),
-            Self::Malformed(what) => FileError::malformed(path, what),
-        }
-    }
 }

@@ -28,11 +28,13 @@
 mod error;
 mod layout;
 mod map;
+mod tag;
 mod write;
 
 pub use error::FileError;
-pub use layout::{ALIGN, FORMAT_VERSION, MAX_SECTIONS, SectionInfo, Tag};
+pub use layout::{ALIGN, FORMAT_VERSION, MAX_SECTIONS, SectionInfo};
 pub use map::Mapped;
+pub use tag::Tag;
 pub use write::{Section, Summary, Writer};
 
 #[cfg(not(target_endian = "little"))]

@@ -8,9 +8,10 @@ use tempfile::NamedTempFile;
 
 use super::error::FileError;
 use super::layout::{
-    ALIGN, BLOCK_LEN, HEADER_LEN, MAX_SECTIONS, SectionInfo, Tag, block_hash, content_hash, encode, next_offset,
+    ALIGN, BLOCK_LEN, HEADER_LEN, MAX_SECTIONS, SectionInfo, block_hash, content_hash, encode, next_offset,
     section_hash,
 };
+use super::tag::Tag;
 
 /// Writes a `.tng` file under a temporary name beside the target, and renames it when all is on disk.
 ///
