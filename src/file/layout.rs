@@ -100,14 +100,9 @@ pub(super) fn encode(sections: &[SectionInfo]) -> [u8; HEADER_LEN] {
         put(&section.length.to_le_bytes());
         put(&section.checksum.to_le_bytes());
     }
-    seal(&mut header);
-    header
-}
-
-/// Put a header's checksum in its place.
-pub(super) fn seal(header: &mut [u8; HEADER_LEN]) {
     let checksum = block_hash(&header[..CHECKSUM_AT]);
     header[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+    header
 }
 
 /// The sections of the file of `file_len` bytes at `path`, every rule of the header and the table checked.
