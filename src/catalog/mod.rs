@@ -1,1 +1,47 @@
-//! Placeholder.
+//! The item index: one file with everything that is needed to answer for items.
+//!
+//! [`build()`] makes it from what training left; [`Index::open`] maps it, checks all that the search relies on, and
+//! answers. The file carries the items' ids, tags and popularity, their codes and graph, and the *quality profile*:
+//! recall and cost measured on the very file, for a ladder of `ef`, so that callers ask for a recall and not for an
+//! `ef`. Items are numbered by *node*, the graph's insertion rank; nothing outside this file needs that number to mean
+//! anything else, and ids lead to it and back.
+
+mod build;
+mod choose;
+mod error;
+mod ids;
+mod index;
+mod meta;
+mod profile;
+mod tags;
+mod truth;
+
+pub use build::{BuildReport, BuildSpec, Stage, build};
+pub use choose::{Candidate, choose};
+pub use error::CatalogError;
+pub use index::{Hit, Index, QueryVector, SectionBytes};
+pub use meta::Meta;
+pub use profile::{Profile, QuerySource, Rung};
+pub use tags::TagFilter;
+pub use truth::{recall, top_by_codec};
+
+/// The sections of an index file.
+pub(crate) mod section {
+    use crate::file::Tag;
+
+    pub const META: Tag = Tag::new("meta");
+    pub const CODES: Tag = Tag::new("codes");
+    pub const SCALES: Tag = Tag::new("scales");
+    pub const BIASES: Tag = Tag::new("biases");
+    pub const FINER: Tag = Tag::new("finer");
+    pub const LINKS: Tag = Tag::new("links");
+    pub const UPPER: Tag = Tag::new("upper");
+    pub const IDS: Tag = Tag::new("ids");
+    pub const ID_TEXT: Tag = Tag::new("id-text");
+    pub const ID_ORDER: Tag = Tag::new("id-order");
+    pub const TAG_TEXT: Tag = Tag::new("tag-text");
+    pub const TAG_ENDS: Tag = Tag::new("tag-ends");
+    pub const TAG_ITEMS: Tag = Tag::new("tag-item");
+    pub const POPULAR: Tag = Tag::new("popular");
+    pub const PROFILE: Tag = Tag::new("profile");
+}

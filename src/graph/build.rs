@@ -57,6 +57,9 @@ const fn stride(cap: usize) -> usize {
 struct Builder<'a> {
     matrix: Matrix<'a>,
     kernels: &'static Kernels,
+    /// Links of a node in the layers above.
+    m: usize,
+    /// Links that a node keeps.
     cap: usize,
     /// Links that a new node is given.
     fresh: usize,
@@ -87,7 +90,7 @@ pub fn build(
     let (m, n) = (options.m, matrix.rows());
     let kernels = kernel::best();
     let layer =
-        |cap, fresh| Builder { matrix, kernels, cap, fresh, ef: options.ef_construction, scratch: Mutex::default() };
+        |cap, fresh| Builder { matrix, kernels, m, cap, fresh, ef: options.ef_construction, scratch: Mutex::default() };
     let mut above: Vec<Vec<u32>> = Vec::new(); // highest first
     let mut done = 0;
     for &len in lens.iter().rev() {
@@ -109,9 +112,12 @@ impl Builder<'_> {
         let stride = stride(self.cap);
         let mut links: Vec<u32> = Vec::with_capacity(len * stride);
         (0..len as u32).for_each(|node| links.extend(std::iter::repeat_n(node, stride)));
+        let covered = above.last().map_or(0, |links| links.len() / self.m);
         let mut inserted = 1.min(len);
         while inserted < len {
-            let batch = inserted.min((len / BATCH_SHARE).max(64)).min(len - inserted);
+            // Until all nodes of the layer above are in, its nodes lead to places that are not: see `enter`.
+            let end = if inserted < covered { covered } else { len };
+            let batch = inserted.min((len / BATCH_SHARE).max(64)).min(end - inserted);
             let (before, new) = links.split_at_mut(inserted * stride);
             let before_layer = Layer { links: before, cap: stride };
             new[..batch * stride].par_chunks_mut(stride).enumerate().for_each(|(at, row)| {
@@ -153,15 +159,14 @@ impl Builder<'_> {
     /// lead to may have been inserted: it starts from node 0 and from its own links above.
     fn enter(&self, node: u32, layer: Layer, above: &[Vec<u32>], scratch: &mut Scratch, scores: &mut Vec<f32>) {
         let len = (layer.links.len() / layer.cap) as u32;
-        let cap = self.cap / if above.is_empty() { 1 } else { 2 };
-        let above = above.iter().map(|links| Layer { links, cap });
+        let above = above.iter().map(|links| Layer { links, cap: self.m });
         scratch.visited.restart(len as usize);
         (scratch.open.clear(), scratch.closed.clear());
         let mut first = [0.0];
         self.matrix.score(self.kernels, &scratch.query, &[0], &mut first);
         let mut at = (0, first[0]);
         let lowest = above.clone().last();
-        if let Some(own) = lowest.filter(|lowest| (node as usize) < lowest.links.len() / cap) {
+        if let Some(own) = lowest.filter(|lowest| (node as usize) < lowest.links.len() / self.m) {
             let links: Vec<u32> =
                 used(own.row(node), node).iter().copied().filter(|&link| link < len && link != 0).collect();
             scores.resize(links.len().max(scores.len()), 0.0);

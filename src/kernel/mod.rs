@@ -159,7 +159,8 @@ impl Kernels {
     pub fn argmax(&self, values: &[f32]) -> usize {
         assert!(!values.is_empty());
         // SAFETY: not empty.
-        unsafe { (self.argmax)(values) }
+        let at = unsafe { (self.argmax)(values) };
+        at.min(values.len() - 1) // NaN, which never comes, must not lead outside
     }
 
     /// Appends each `(id, score)` with `score > floor` to `out_ids` and `out_scores`, in order, and returns how

@@ -1,0 +1,289 @@
+//! An index file, opened.
+
+use std::path::Path;
+
+use super::ids::MappedIds;
+use super::tags::MappedTags;
+use super::{CatalogError, Meta, Profile, TagFilter, section};
+use crate::codec::{Codec, Layout, MAX_COMPONENT, Matrix, Metric, Query};
+use crate::file::{Mapped, Tag};
+use crate::graph::check::structure;
+use crate::graph::order::MAX_LAYERS;
+use crate::graph::search::ScratchPool;
+use crate::graph::{Filter, Graph, SearchOptions, SearchStats, Searcher};
+use crate::input::Id;
+use crate::kernel;
+
+/// The largest `m` an index may have.
+pub(super) const MAX_M: u32 = 128;
+
+/// An index, mapped and checked. Searches may come from any number of threads.
+#[derive(Debug)]
+pub struct Index {
+    file: Mapped,
+    meta: Meta,
+    profile: Profile,
+    scratch: ScratchPool,
+}
+
+/// An item that was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Hit {
+    /// The item's node.
+    pub node: u32,
+    /// Its score by the index's metric; larger is better.
+    pub score: f32,
+}
+
+/// What to search for.
+#[derive(Clone, Copy, Debug)]
+pub enum QueryVector<'a> {
+    /// A vector as the trainer left it.
+    Floats(&'a [f32]),
+    /// A stored user: the record of a codec.
+    Record(Codec, &'a [u8]),
+}
+
+/// Bytes that a part of the file takes for each item.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct SectionBytes {
+    /// The section's name.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: u64,
+    /// Its bytes divided by the number of items.
+    pub per_item: f64,
+}
+
+impl Index {
+    /// Maps a file and checks everything that searching relies on, so that nothing in it can lead outside it.
+    pub fn open(path: &Path) -> Result<Self, CatalogError> {
+        let file = Mapped::open(path)?;
+        let malformed = |what: String| CatalogError::Malformed { path: path.to_owned(), what };
+        let meta: Meta = serde_json::from_slice(file.section(section::META)?)
+            .map_err(|error| malformed(format!("section `meta`: {error}")))?;
+        let profile: Profile = match file.section(section::PROFILE) {
+            Ok(bytes) => {
+                serde_json::from_slice(bytes).map_err(|error| malformed(format!("section `profile`: {error}")))?
+            }
+            Err(_) => Profile::default(),
+        };
+        let index = Self { file, meta, profile, scratch: ScratchPool::default() };
+        index.check().map_err(malformed)?;
+        Ok(index)
+    }
+
+    /// What the index is.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Measured recall and cost; empty when the index was built without.
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// Number of items.
+    pub fn len(&self) -> usize {
+        self.meta.items as usize
+    }
+
+    /// Whether there is no item.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Dimensions of a vector.
+    pub fn dim(&self) -> usize {
+        self.meta.dim as usize
+    }
+
+    /// What tells this index from any other; user vectors belong to one fingerprint.
+    pub fn fingerprint(&self) -> u64 {
+        self.file.content_hash()
+    }
+
+    /// The file's size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.file.len()
+    }
+
+    /// The file's name.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// What the file is made of.
+    pub fn sections(&self) -> Vec<SectionBytes> {
+        let per_item = |bytes: u64| bytes as f64 / self.len().max(1) as f64;
+        let section = |info: crate::file::SectionInfo| SectionBytes {
+            name: info.tag.to_string(),
+            bytes: info.length,
+            per_item: per_item(info.length),
+        };
+        self.file.sections().map(section).collect()
+    }
+
+    /// The external id of a node.
+    pub fn id(&self, node: u32) -> Id<'_> {
+        self.ids().map_or(Id::Text(""), |ids| ids.get(node))
+    }
+
+    /// The node of an external id.
+    pub fn find(&self, id: Id<'_>) -> Option<u32> {
+        self.ids()?.find(self.numbers(section::ID_ORDER), id)
+    }
+
+    /// Tags of a node, for showing.
+    pub fn tags_of(&self, node: u32) -> Vec<&str> {
+        MappedTags::of(&self.file).map(|tags| tags.of_node(node)).unwrap_or_default()
+    }
+
+    /// Nodes by falling popularity; empty when the index was built without.
+    pub fn popular(&self) -> &[u32] {
+        self.numbers(section::POPULAR)
+    }
+
+    /// One bit a node and how many are set, for [`Filter::bits`].
+    pub fn bits(&self, filter: &TagFilter) -> Result<(Vec<u64>, usize), CatalogError> {
+        MappedTags::of(&self.file)?.bits(self.len(), filter)
+    }
+
+    /// The graph.
+    pub fn graph(&self) -> Graph<'_> {
+        Graph::new(self.meta.m as usize, self.numbers(section::LINKS), self.numbers(section::UPPER), &self.meta.layers)
+    }
+
+    /// Finds about the best `k` items. Fewer only when fewer pass the filter.
+    pub fn search(
+        &self,
+        vector: QueryVector,
+        options: SearchOptions,
+        filter: Filter,
+    ) -> Result<(Vec<Hit>, SearchStats), CatalogError> {
+        let (query, finer, vector) = self.prepare(vector)?;
+        let searcher = self.searcher();
+        Ok(self.scratch.with(|scratch| {
+            let mut found = Vec::with_capacity(options.k.min(self.len()));
+            let stats = searcher.search(&query, &finer, options, filter, scratch, &mut found);
+            (self.hits(&found, &vector), stats)
+        }))
+    }
+
+    /// Finds the best `k` by scoring every item by the index's codec.
+    pub fn scan(&self, vector: QueryVector, k: usize, filter: Filter) -> Result<Vec<Hit>, CatalogError> {
+        let (query, _, vector) = self.prepare(vector)?;
+        let searcher = self.searcher();
+        Ok(self.scratch.with(|scratch| {
+            let mut found = Vec::new();
+            searcher.scan(&query, k, filter, scratch, &mut found);
+            self.hits(&found, &vector)
+        }))
+    }
+
+    /// Codes and graph, to be searched without ids: for benchmarks and for callers that keep their own scratch.
+    pub fn searcher(&self) -> Searcher<'_> {
+        let finer = self.meta.finer.and_then(|codec| self.matrix(codec, section::FINER));
+        #[expect(clippy::expect_used, reason = "`check` has made this very matrix, or there is no index")]
+        let matrix = self.matrix(self.meta.codec, section::CODES).expect("checked when opened");
+        Searcher::new(self.graph(), matrix, finer)
+    }
+
+    /// Layout of the rows that the graph is walked by, and of the finer ones.
+    pub fn layouts(&self) -> (Layout, Option<Layout>) {
+        let layout = |codec| Layout { codec, dim: self.dim() };
+        (layout(self.meta.codec), self.meta.finer.map(layout))
+    }
+
+    fn hits(&self, found: &[(u32, f32)], vector: &[f32]) -> Vec<Hit> {
+        let score = |ranked_by| self.meta.metric.score(ranked_by, vector);
+        found.iter().map(|&(node, ranked_by)| Hit { node, score: score(ranked_by) }).collect()
+    }
+
+    /// The query for the codes, the one for the finer codes, and the vector as it is compared.
+    fn prepare(&self, vector: QueryVector) -> Result<(Query, Query, Vec<f32>), CatalogError> {
+        let (layout, finer_layout) = self.layouts();
+        let (mut query, mut finer) = (Query::default(), Query::default());
+        let mut floats = vec![0.0; self.dim()];
+        match vector {
+            QueryVector::Floats(given) => {
+                if given.len() != self.dim() {
+                    return Err(CatalogError::Dimensions { expected: self.dim(), got: given.len() });
+                }
+                floats.copy_from_slice(given);
+                Codec::F32.check(&floats)?;
+                self.meta.metric.prepare(&mut floats);
+                query.prepare(layout, &floats)?;
+            }
+            // A stored vector was brought into the metric's form before it was encoded.
+            QueryVector::Record(codec, bytes) => {
+                crate::codec::record::decode(codec, bytes, &mut floats)?;
+                query.prepare_record(layout, codec, bytes)?;
+            }
+        }
+        if let Some(layout) = finer_layout {
+            finer.prepare(layout, &floats)?;
+        }
+        Ok((query, finer, floats))
+    }
+
+    fn ids(&self) -> Option<MappedIds<'_>> {
+        MappedIds::of(&self.file, self.meta.text_ids).ok()
+    }
+
+    /// A section of numbers, empty when there is none.
+    fn numbers<T: bytemuck::Pod>(&self, tag: Tag) -> &[T] {
+        self.file.numbers(tag).unwrap_or_default()
+    }
+
+    fn matrix(&self, codec: Codec, codes: Tag) -> Option<Matrix<'_>> {
+        let layout = Layout { codec, dim: self.dim() };
+        let scales = if layout.has_scales() { self.numbers(section::SCALES) } else { &[] };
+        Matrix::new(layout, self.file.section(codes).ok()?, scales, self.numbers(section::BIASES))
+    }
+}
+
+/// The checks of opening.
+impl Index {
+    fn check(&self) -> Result<(), String> {
+        let (n, meta) = (self.len(), &self.meta);
+        let setting = |what: &str, ok: bool| if ok { Ok(()) } else { Err(format!("{what} is out of range")) };
+        setting("`dim`", (1..=kernel::MAX_DIM as u32).contains(&meta.dim))?;
+        setting("`m`", (1..=MAX_M).contains(&meta.m))?;
+        setting("`layers`", meta.layers.len() <= MAX_LAYERS)?;
+        setting("`finer`", meta.finer.is_none_or(|finer| matches!(finer, Codec::F16 | Codec::F32)))?;
+        for (codec, tag) in [(Some(meta.codec), section::CODES), (meta.finer, section::FINER)] {
+            if let Some(codec) = codec {
+                let matrix =
+                    self.matrix(codec, tag).ok_or(format!("section `{tag}` does not hold the rows it should"))?;
+                let biases = if meta.metric == Metric::L2 { n } else { 0 };
+                if matrix.rows() != n || self.numbers::<f32>(section::BIASES).len() != biases {
+                    return Err(format!("section `{tag}` or `biases` is not of {n} rows"));
+                }
+                self.check_numbers(codec, tag)?;
+            }
+        }
+        structure(&self.graph(), n).map_err(|broken| broken.to_string())?;
+        let ids = MappedIds::of(&self.file, meta.text_ids).map_err(|error| error.to_string())?;
+        ids.check(n, self.numbers(section::ID_ORDER), &self.file)?;
+        let tags = MappedTags::of(&self.file).map_err(|error| error.to_string())?;
+        setting("`tags`", tags.len() == meta.tags as usize)?;
+        tags.check(n)?;
+        let popular = self.popular();
+        setting("section `popular`", popular.len() <= n && popular.iter().all(|&node| (node as usize) < n))
+    }
+
+    /// No number may make a score that is not one.
+    fn check_numbers(&self, codec: Codec, tag: Tag) -> Result<(), String> {
+        use rayon::prelude::*;
+        let inside = |numbers: &[f32], max: f32| numbers.par_iter().all(|x| x.abs() <= max);
+        let scales = inside(self.numbers(section::SCALES), MAX_COMPONENT);
+        let biases = inside(self.numbers(section::BIASES), f32::MAX);
+        let codes = match codec {
+            Codec::F32 => inside(self.numbers(tag), MAX_COMPONENT),
+            Codec::F16 => self.numbers::<half::f16>(tag).par_iter().all(|x| x.is_finite()),
+            Codec::Int8 | Codec::Int4 => true, // every byte is a code
+        };
+        if scales && biases && codes { Ok(()) } else { Err(format!("section `{tag}` holds numbers out of range")) }
+    }
+}

@@ -1,0 +1,129 @@
+//! Tags in a mapped file, and the filters made of them.
+
+use super::{CatalogError, section};
+use crate::file::{FileError, Mapped, Writer};
+use crate::input::Tags;
+
+/// Which items pass: those with at least one of `any` (all items when it is empty) and none of `none`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TagFilter {
+    /// Names of which an item must have one.
+    pub any: Vec<String>,
+    /// Names of which an item may have none.
+    pub none: Vec<String>,
+}
+
+impl TagFilter {
+    /// Whether every item passes.
+    pub fn is_empty(&self) -> bool {
+        self.any.is_empty() && self.none.is_empty()
+    }
+}
+
+/// Names, ascending, each with the nodes of its items, ascending.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MappedTags<'a> {
+    text: &'a [u8],
+    /// For each tag where its name and where its nodes end.
+    ends: &'a [[u64; 2]],
+    nodes: &'a [u32],
+}
+
+/// Writes the tags; `node_of[row]` is the node of each row.
+pub(super) fn write(writer: &mut Writer, tags: &Tags, node_of: &[u32]) -> Result<(), FileError> {
+    let (mut text, mut ends, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, rows) in tags.names.iter().zip(&tags.rows) {
+        text.extend_from_slice(name.as_bytes());
+        let first = nodes.len();
+        nodes.extend(rows.iter().map(|&row| node_of[row as usize]));
+        nodes[first..].sort_unstable();
+        ends.push([text.len() as u64, nodes.len() as u64]);
+    }
+    writer.section_bytes(section::TAG_TEXT, &text)?;
+    writer.section_bytes(section::TAG_ENDS, bytemuck::cast_slice(&ends))?;
+    writer.section_bytes(section::TAG_ITEMS, bytemuck::cast_slice(&nodes))
+}
+
+impl<'a> MappedTags<'a> {
+    /// The tags of a file. [`MappedTags::check`] says whether they can be trusted.
+    pub fn of(file: &'a Mapped) -> Result<Self, FileError> {
+        Ok(Self {
+            text: file.section(section::TAG_TEXT)?,
+            ends: file.numbers(section::TAG_ENDS)?,
+            nodes: file.numbers(section::TAG_ITEMS)?,
+        })
+    }
+
+    pub fn len(self) -> usize {
+        self.ends.len()
+    }
+
+    fn range(self, tag: usize, column: usize) -> std::ops::Range<usize> {
+        let start = if tag == 0 { 0 } else { self.ends[tag - 1][column] };
+        start as usize..self.ends[tag][column] as usize
+    }
+
+    pub fn name(self, tag: usize) -> &'a str {
+        std::str::from_utf8(&self.text[self.range(tag, 0)]).unwrap_or_default()
+    }
+
+    pub fn nodes(self, tag: usize) -> &'a [u32] {
+        &self.nodes[self.range(tag, 1)]
+    }
+
+    /// The tags of a node; a scan of all tags, for showing a few items.
+    pub fn of_node(self, node: u32) -> Vec<&'a str> {
+        (0..self.len()).filter(|&tag| self.nodes(tag).binary_search(&node).is_ok()).map(|tag| self.name(tag)).collect()
+    }
+
+    /// One bit a node of `n`, and how many pass.
+    pub fn bits(self, n: usize, filter: &TagFilter) -> Result<(Vec<u64>, usize), CatalogError> {
+        let mut bits = vec![if filter.any.is_empty() { u64::MAX } else { 0 }; n.div_ceil(64)];
+        for name in &filter.any {
+            for &node in self.nodes(self.find(name)?) {
+                bits[node as usize / 64] |= 1 << (node % 64);
+            }
+        }
+        for name in &filter.none {
+            for &node in self.nodes(self.find(name)?) {
+                bits[node as usize / 64] &= !(1 << (node % 64));
+            }
+        }
+        if let Some(last) = bits.last_mut().filter(|_| !n.is_multiple_of(64)) {
+            *last &= (1 << (n % 64)) - 1;
+        }
+        let passing = bits.iter().map(|word| word.count_ones() as usize).sum();
+        Ok((bits, passing))
+    }
+
+    fn find(self, name: &str) -> Result<usize, CatalogError> {
+        let at = (0..self.len()).collect::<Vec<_>>().binary_search_by(|&tag| self.name(tag).cmp(name));
+        at.map_err(|_| {
+            let mut tags: Vec<usize> = (0..self.len()).collect();
+            tags.sort_by_key(|&tag| std::cmp::Reverse(self.nodes(tag).len()));
+            let examples: Vec<_> = tags.iter().take(5).map(|&tag| self.name(tag)).collect();
+            CatalogError::UnknownTag { got: name.to_owned(), count: self.len(), examples: examples.join(", ") }
+        })
+    }
+
+    /// What is wrong with the tags of `n` nodes, if anything.
+    pub fn check(self, n: usize) -> Result<(), String> {
+        let lens = [self.text.len(), self.nodes.len()];
+        for (column, len) in lens.into_iter().enumerate() {
+            let ascending = self.ends.windows(2).all(|pair| pair[0][column] <= pair[1][column]);
+            if !ascending || self.ends.last().map_or(0, |end| end[column]) != len as u64 {
+                return Err("the tags' ends do not cut their names and items".to_owned());
+            }
+        }
+        let named = |tag: usize| std::str::from_utf8(&self.text[self.range(tag, 0)]).is_ok();
+        let sorted = (1..self.len()).all(|tag| self.name(tag - 1) < self.name(tag));
+        if !(sorted && (0..self.len()).all(named)) {
+            return Err("tags repeat, are out of order or are not UTF-8".to_owned());
+        }
+        let ascending = |tag: usize| self.nodes(tag).windows(2).all(|pair| pair[0] < pair[1]);
+        if self.nodes.iter().any(|&node| node as usize >= n) || !(0..self.len()).all(ascending) {
+            return Err("a tag's items are out of range or out of order".to_owned());
+        }
+        Ok(())
+    }
+}

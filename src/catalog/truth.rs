@@ -1,0 +1,102 @@
+//! The slow obvious answer, for as many queries and items as fit on disk: every item scored, nothing clever.
+
+use rayon::prelude::*;
+
+use super::CatalogError;
+use crate::codec::{Layout, Matrix, Metric, Query};
+use crate::input::Vectors;
+use crate::kernel;
+
+/// Bytes of decoded vectors held at a time.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// For each query (rows of `queries`, prepared for the metric) the best `k` items as `(row, score)`, best first, equals
+/// by row, scored by `codec`'s rounding of the items. `f32` makes it the truth.
+///
+/// The items are streamed once; memory is a few MiB and the answers.
+pub fn top_by_codec(
+    items: &Vectors,
+    layout: Layout,
+    metric: Metric,
+    queries: &[f32],
+    k: usize,
+) -> Result<Vec<Vec<(u32, f32)>>, CatalogError> {
+    let dim = items.dim();
+    let mut states = queries
+        .chunks(dim)
+        .map(|vector| {
+            let mut query = Query::default();
+            query.prepare(layout, vector).map(|()| (query, Vec::new()))
+        })
+        .collect::<Result<Vec<(Query, Vec<(u32, f32)>)>, _>>()?;
+    let rows_per_chunk = (CHUNK_BYTES / (dim * 4)).max(1);
+    let mut codes = aligned(rows_per_chunk * layout.row_bytes());
+    items.for_each_chunk(rows_per_chunk, |first, vectors| {
+        let rows = vectors.len() / dim;
+        let bytes = &mut bytemuck::cast_slice_mut(&mut codes)[..rows * layout.row_bytes()];
+        let (scales, biases) = encode_rows(items, layout, metric, vectors, |at| (first + at) as u32, bytes)?;
+        let ids: Vec<u32> = (0..rows as u32).collect();
+        let biases = if metric == Metric::L2 { &biases[..] } else { &[] };
+        let scales = if layout.has_scales() { &scales[..] } else { &[] };
+        if let Some(matrix) = Matrix::new(layout, bytes, scales, biases) {
+            states.par_iter_mut().for_each_init(Vec::new, |scores, (query, best)| {
+                scores.resize(rows, 0.0);
+                matrix.score(kernel::best(), query, &ids, scores);
+                merge(best, first as u32, scores, k);
+            });
+        }
+        Ok::<(), CatalogError>(())
+    })?;
+    Ok(states.into_iter().map(|(_, best)| best).collect())
+}
+
+/// Adds the scores of the rows from `first` on to the best `k` so far, which are in order.
+fn merge(best: &mut Vec<(u32, f32)>, first: u32, scores: &[f32], k: usize) {
+    let floor = if best.len() < k { f32::NEG_INFINITY } else { best.last().map_or(f32::NEG_INFINITY, |last| last.1) };
+    // Strictly above: among equals the earlier row stands.
+    let better = scores.iter().enumerate().filter(|(_, score)| **score > floor);
+    best.extend(better.map(|(at, &score)| (first + at as u32, score)));
+    best.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    best.truncate(k);
+}
+
+/// Encodes vectors, row by row on all cores, and returns their scales and biases. `row_of` names a vector in errors.
+pub(super) fn encode_rows(
+    items: &Vectors,
+    layout: Layout,
+    metric: Metric,
+    vectors: &[f32],
+    row_of: impl Fn(usize) -> u32 + Sync,
+    codes: &mut [u8],
+) -> Result<(Vec<f32>, Vec<f32>), CatalogError> {
+    let encode = |(at, (vector, out)): (usize, (&[f32], &mut [u8]))| {
+        let mut vector = vector.to_vec();
+        metric.prepare(&mut vector);
+        let path = || items.path().to_owned();
+        let scale = layout.encode(&vector, out).map_err(|source| CatalogError::Vector {
+            path: path(),
+            row: row_of(at),
+            source,
+        })?;
+        Ok((scale, metric.bias(&vector)))
+    };
+    let rows = vectors.par_chunks(layout.dim).zip(codes.par_chunks_mut(layout.row_bytes()));
+    let pairs: Vec<(f32, f32)> = rows.enumerate().with_min_len(256).map(encode).collect::<Result<_, CatalogError>>()?;
+    Ok(pairs.into_iter().unzip())
+}
+
+/// Zeroed memory for `bytes` bytes of rows, aligned for any number in them.
+pub(super) fn aligned(bytes: usize) -> Vec<u64> {
+    vec![0; bytes.div_ceil(8)]
+}
+
+/// Share of the true answers that were found, over all queries.
+pub fn recall<'a>(truth: &[Vec<(u32, f32)>], found: impl Iterator<Item = &'a [(u32, f32)]>, k: usize) -> f64 {
+    let (mut hits, mut wanted) = (0, 0);
+    for (truth, found) in truth.iter().zip(found) {
+        let truth = &truth[..k.min(truth.len())];
+        wanted += truth.len();
+        hits += truth.iter().filter(|(row, _)| found.iter().take(k).any(|(got, _)| got == row)).count();
+    }
+    if wanted == 0 { 1.0 } else { hits as f64 / wanted as f64 }
+}
