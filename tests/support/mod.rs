@@ -1,6 +1,8 @@
 //! What several test files and benches need: a Redis server of one's own, and a place for an embedded store.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each includer uses a part; a helper fails by panicking
 
+pub mod releases;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
