@@ -1,1 +1,87 @@
-//! Placeholder.
+//! Bytes by key: the one door to whatever keeps the users' side.
+//!
+//! [`Kv`] has two homes, a Redis server ([`RedisKv`]) and a file of our own ([`EmbeddedKv`]), and everything above it is
+//! written once. It uses core Redis commands only (no Lua, no modules, no `KEYS`), so that it runs on managed servers.
+//!
+//! The one thing to know: a method takes many keys because a round trip costs more than the work. One call is one trip
+//! for reads; a write call that is larger than the in-flight bound is split, and is then **not** atomic: after an error
+//! any part of it may have been written.
+
+mod embedded;
+mod error;
+mod home;
+mod redis;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use embedded::EmbeddedKv;
+pub use error::KvError;
+pub use home::AnyKv;
+pub use redis::{RedisKv, RedisOptions};
+
+/// A part of one value: bytes `start..end`, in bytes from its beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRange {
+    /// The key.
+    pub key: Vec<u8>,
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte. Bytes past the end of the value are simply not returned.
+    pub end: u32,
+}
+
+/// What a home says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KvStats {
+    /// Server or library version, as it names itself.
+    pub version: String,
+    /// Redis: `used_memory`. Embedded: the length of the file.
+    pub used_bytes: u64,
+    /// Redis: `maxmemory`; `None` when unlimited, and for a file.
+    pub limit_bytes: Option<u64>,
+    /// Redis: `maxmemory_policy`. `None` for a file, which never evicts.
+    pub eviction: Option<String>,
+}
+
+/// Bytes by key. Methods take `&self` and may be called concurrently; answers come in the order of the keys.
+pub trait Kv: Send + Sync {
+    /// The values of `keys`, `None` where there is none.
+    fn get_many(&self, keys: &[Vec<u8>]) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, KvError>> + Send;
+
+    /// Parts of values. A missing key and a range past the end both give no bytes: a caller that must tell them apart
+    /// has to know the value's length.
+    fn get_ranges(&self, ranges: &[KeyRange]) -> impl Future<Output = Result<Vec<Vec<u8>>, KvError>> + Send;
+
+    /// Writes every entry; with `ttl`, each expires that long after its own write. Without it, an older TTL is removed.
+    /// Every reply is checked. The TTL is rounded down to a millisecond, and up to one.
+    fn set_many(
+        &self,
+        entries: Vec<(Vec<u8>, Vec<u8>)>,
+        ttl: Option<Duration>,
+    ) -> impl Future<Output = Result<(), KvError>> + Send;
+
+    /// Removes keys; says how many were there.
+    fn delete_many(&self, keys: &[Vec<u8>]) -> impl Future<Output = Result<u64, KvError>> + Send;
+
+    /// Takes the TTL off keys, for good; says how many are there. Fewer than `keys.len()` means that some are gone.
+    fn persist_many(&self, keys: &[Vec<u8>]) -> impl Future<Output = Result<u64, KvError>> + Send;
+
+    /// Writes `new` if the value is `expected` at that moment (`None`: if there is no value); says whether it did.
+    /// Of concurrent calls that expect the same value exactly one succeeds.
+    fn compare_and_set(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: &[u8],
+        ttl: Option<Duration>,
+    ) -> impl Future<Output = Result<bool, KvError>> + Send;
+
+    /// Bytes used, the limit, the version.
+    fn stats(&self) -> impl Future<Output = Result<KvStats, KvError>> + Send;
+}
+
+/// A TTL in milliseconds; at least one, because 0 would mean "already expired" here and "invalid" to Redis.
+fn ttl_ms(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX >> 2).max(1)
+}

@@ -1,1 +1,31 @@
-//! Placeholder.
+//! The user side, kept by key: user vectors in pages, the releases they belong to, and how a reader finds them.
+//!
+//! A user's encoded vector lives in a fixed-size *slot* of a *page*, because on Redis a key of its own costs more than
+//! the vector. A *release* is a set of pages under names of its own, its manifest, and one pointer that says which
+//! release is current: [`publish`] writes and verifies it, [`activate`] switches the pointer, and [`UserVectors`] reads
+//! from the one release it was opened on, whatever the pointer does meanwhile.
+//!
+//! The one thing to know: everything read back is untrusted. A page, slot or manifest that is not exactly what the
+//! pinned release wrote is an error, never a vector. `docs/wire-format.md` draws every byte.
+
+mod error;
+pub mod geometry;
+mod keys;
+mod page;
+mod publish;
+mod reader;
+mod release;
+
+pub use error::StoreError;
+pub use publish::{Encode, Ids, ReleaseSpec, Users, publish, verify};
+pub use reader::UserVectors;
+pub use release::{Addressing, FORMAT, Manifest, activate, current, release};
+
+/// A user's id outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserId<'a> {
+    /// A number. In a dense release it is the row.
+    U64(u64),
+    /// UTF-8 text.
+    Text(&'a str),
+}

@@ -1,0 +1,73 @@
+//! Either home, chosen by an address on a command line.
+
+use std::time::Duration;
+
+use super::{EmbeddedKv, KeyRange, Kv, KvError, KvStats, RedisKv, RedisOptions};
+
+/// A home picked at run time. Cheap to clone: clones share connections or the file.
+#[derive(Clone)]
+pub enum AnyKv {
+    /// A Redis server.
+    Redis(RedisKv),
+    /// A file.
+    Embedded(EmbeddedKv),
+}
+
+impl AnyKv {
+    /// `redis://[user:password@]host[:port][/db]` connects to a server with the default [`RedisOptions`]; anything
+    /// without `://` is the path of an embedded file, created when missing.
+    pub async fn open(address: &str) -> Result<Self, KvError> {
+        if address.contains("://") {
+            let kv = RedisKv::connect(address, RedisOptions::default()).await?;
+            Ok(Self::Redis(kv))
+        } else {
+            Ok(Self::Embedded(EmbeddedKv::open(address).await?))
+        }
+    }
+}
+
+/// The same call on whichever home it is.
+macro_rules! either {
+    ($self:ident, $kv:ident => $call:expr) => {
+        match $self {
+            AnyKv::Redis($kv) => $call.await,
+            AnyKv::Embedded($kv) => $call.await,
+        }
+    };
+}
+
+impl Kv for AnyKv {
+    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
+        either!(self, kv => kv.get_many(keys))
+    }
+
+    async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
+        either!(self, kv => kv.get_ranges(ranges))
+    }
+
+    async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
+        either!(self, kv => kv.set_many(entries, ttl))
+    }
+
+    async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
+        either!(self, kv => kv.delete_many(keys))
+    }
+
+    async fn persist_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
+        either!(self, kv => kv.persist_many(keys))
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<bool, KvError> {
+        either!(self, kv => kv.compare_and_set(key, expected, new, ttl))
+    }
+
+    async fn stats(&self) -> Result<KvStats, KvError> {
+        either!(self, kv => kv.stats())
+    }
+}

@@ -1,0 +1,140 @@
+//! What can go wrong with a release, with what to do about it.
+
+use std::fmt::Display;
+
+use crate::kv::KvError;
+
+/// A failure of the user side.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The home behind it.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// A slot was written by another release than the pinned one.
+    #[error(
+        "a slot carries release tag {got:04x} where {expected:04x} was expected; something else writes under these keys: publish again under a new name"
+    )]
+    MixedRelease {
+        /// Tag of the pinned release.
+        expected: u16,
+        /// Tag found.
+        got: u16,
+    },
+    /// A page of the release is not there.
+    #[error(
+        "page {page} of release {release} is gone (expired before it was activated, evicted, or the release was retired); open the current release again, or publish"
+    )]
+    MissingPage {
+        /// Release name.
+        release: String,
+        /// Page number; the first one missing.
+        page: u32,
+    },
+    /// Bytes that no release wrote.
+    #[error("{what}: expected {expected}, got {got}; the store is damaged: publish again under a new name")]
+    Corrupt {
+        /// The page, slot, manifest or pointer.
+        what: String,
+        /// What it should have been.
+        expected: String,
+        /// What it was.
+        got: String,
+    },
+    /// Written by a later version of the format.
+    #[error("release format {got} where {expected} is the newest known; use a newer tonnage")]
+    Format {
+        /// The newest this code reads.
+        expected: u32,
+        /// The manifest's.
+        got: u32,
+    },
+    /// No pointer.
+    #[error("namespace {ns} has no active release; publish one and activate it")]
+    NoActiveRelease {
+        /// The namespace.
+        ns: String,
+    },
+    /// No manifest of that name.
+    #[error("namespace {ns} has no release {name}; it was never published whole, or its time to be activated is over")]
+    NoRelease {
+        /// The namespace.
+        ns: String,
+        /// The release's name.
+        name: String,
+    },
+    /// The name is taken.
+    #[error("release {name} exists with {got} where {expected} was expected; choose another name")]
+    ReleaseExists {
+        /// The release's name.
+        name: String,
+        /// What was to be published.
+        expected: String,
+        /// What is there.
+        got: String,
+    },
+    /// Someone else switched the pointer during an activation.
+    #[error(
+        "the active release of {ns} changed while {name} was being activated; look which is active, then try again"
+    )]
+    PointerMoved {
+        /// The namespace.
+        ns: String,
+        /// The release that was not activated.
+        name: String,
+    },
+    /// A namespace or a release name that cannot stand in a key.
+    #[error("{what} {got:?}: expected 1 to {longest} of A-Z a-z 0-9 . _ -")]
+    BadName {
+        /// "namespace" or "release name".
+        what: &'static str,
+        /// As given.
+        got: String,
+        /// Characters allowed.
+        longest: usize,
+    },
+    /// A specification that cannot be published.
+    #[error("{what}: expected {expected}, got {got}")]
+    BadSpec {
+        /// Which part.
+        what: &'static str,
+        /// What is allowed.
+        expected: String,
+        /// As given.
+        got: u64,
+    },
+    /// Two rows with one id.
+    #[error("rows {first} and {second} have the same user id; keep one of them")]
+    DuplicateId {
+        /// One row.
+        first: u32,
+        /// The other.
+        second: u32,
+    },
+    /// Users that no seed tells apart. Not seen in practice: see the chance in `docs/wire-format.md`.
+    #[error("no seed of {tries} gives every user of a page a fingerprint of its own; are the ids made to collide?")]
+    NoSeed {
+        /// Seeds tried.
+        tries: u64,
+    },
+    /// The caller's records could not be had.
+    #[error("the records of the release could not be read: {0}")]
+    Source(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A publish failed and what it wrote could not be removed either.
+    #[error("{cause}; up to {pages} pages it wrote could not be removed and expire by themselves in {grace_s} s")]
+    LeftBehind {
+        /// Why the publish failed.
+        cause: Box<StoreError>,
+        /// Pages written at most.
+        pages: u32,
+        /// Time until they are gone.
+        grace_s: u64,
+    },
+}
+
+impl StoreError {
+    /// A [`Corrupt`](Self::Corrupt) from anything that shows.
+    pub(super) fn corrupt(what: impl Into<String>, expected: &dyn Display, got: &dyn Display) -> Self {
+        Self::Corrupt { what: what.into(), expected: expected.to_string(), got: got.to_string() }
+    }
+}

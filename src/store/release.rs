@@ -1,0 +1,260 @@
+//! A release: its manifest, the pointer that makes one current, and the switch between them.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use twox_hash::XxHash3_64;
+
+use super::geometry::MAX_PAGE_BYTES;
+use super::{StoreError, keys, page};
+use crate::codec::Codec;
+use crate::kv::{KeyRange, Kv};
+
+/// The newest format of pages and manifest that this code reads, and the one it writes.
+pub const FORMAT: u32 = 1;
+
+/// No manifest is near as long; a longer value is not read as one.
+const LONGEST_MANIFEST: usize = 16 << 10;
+/// Beyond any embedding, and small enough that no size of a record overflows.
+const MOST_DIMENSIONS: u32 = 1 << 16;
+/// Keys of one persist call: about a millisecond of the server's time for each thousand.
+const PERSIST_KEYS: u32 = 10_000;
+
+/// How a user's id leads to a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Addressing {
+    /// Ids are rows: page `id / slots`, slot `id % slots`.
+    Dense {
+        /// Slots of every page but the last.
+        slots: u32,
+    },
+    /// Any ids: the page comes from the high bits of the id's hash, the fingerprint from its low 40.
+    Hashed {
+        /// Pages, all of which exist.
+        pages: u32,
+        /// Seed of the hash, such that no two users of a page share a fingerprint.
+        seed: u64,
+    },
+}
+
+/// What a release is, as its own key says it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`] when written.
+    pub format: u32,
+    /// The release's name.
+    pub name: String,
+    /// Fingerprint of the trained model, the same in the index that belongs to these vectors.
+    #[serde(with = "hex64")]
+    pub fingerprint: u64,
+    /// Stands in the page keys: 48 bits of hash of name and fingerprint, as 12 hex digits.
+    pub id: String,
+    /// How a vector became a record.
+    pub codec: Codec,
+    /// Dimensions of a vector.
+    pub dim: u32,
+    /// Users.
+    pub users: u32,
+    /// How to find one.
+    pub addressing: Addressing,
+    /// Bytes of all pages, without keys and what the home adds.
+    pub bytes: u64,
+    /// XXH3-64 over all pages, in order.
+    #[serde(with = "hex64")]
+    pub checksum: u64,
+}
+
+impl Manifest {
+    /// Written behind every record: the low 16 bits of the id, 1 instead of 0. A slot of zeros is nobody's.
+    pub fn tag(&self) -> u16 {
+        (self.id_bits() as u16).max(1)
+    }
+
+    /// Bytes of a record.
+    pub fn record_bytes(&self) -> usize {
+        self.codec.bytes_per_vector(self.dim as usize)
+    }
+
+    /// Pages, and one more than the number of the last.
+    pub fn pages(&self) -> u32 {
+        match self.addressing {
+            Addressing::Dense { slots } => self.users.div_ceil(slots),
+            Addressing::Hashed { pages, .. } => pages,
+        }
+    }
+
+    pub(super) fn slot_bytes(&self) -> usize {
+        self.record_bytes() + page::TAG_BYTES
+    }
+
+    /// Seeds a hashed page's checksum.
+    pub(super) fn salt(&self, page: u32) -> u64 {
+        (self.id_bits() << 16).wrapping_add(u64::from(page))
+    }
+
+    pub(super) fn page_keys(&self, ns: &str, pages: Range<u32>) -> Vec<Vec<u8>> {
+        pages.map(|page| keys::page(ns, &self.id, page)).collect()
+    }
+
+    /// For a message: enough to see in what two releases of one name differ.
+    pub(super) fn describe(&self) -> String {
+        let Self { fingerprint, codec, dim, users, .. } = self;
+        format!("fingerprint {fingerprint:016x}, {users} users, {codec:?} x {dim}")
+    }
+
+    fn id_bits(&self) -> u64 {
+        u64::from_str_radix(&self.id, 16).unwrap_or(0)
+    }
+
+    /// The value of the manifest's key: its checksum as 16 hex digits, a newline, and JSON.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        let json = serde_json::to_string(self).map_err(|e| StoreError::Source(e.into()))?;
+        let checksum = XxHash3_64::oneshot(json.as_bytes());
+        Ok(format!("{checksum:016x}\n{json}").into_bytes())
+    }
+
+    fn decode(value: &[u8], ns: &str, name: &str) -> Result<Self, StoreError> {
+        let what = || format!("manifest of {name} in {ns}");
+        let text =
+            (value.len() <= LONGEST_MANIFEST).then(|| std::str::from_utf8(value).ok()?.split_once('\n')).flatten();
+        let Some((sum, json)) = text else {
+            return Err(StoreError::corrupt(what(), &"a checksum line and JSON", &value.len()));
+        };
+        let found = format!("{:016x}", XxHash3_64::oneshot(json.as_bytes()));
+        if sum != found {
+            return Err(StoreError::corrupt(what(), &found, &format_args!("{sum:?}")));
+        }
+        let malformed = |e: serde_json::Error| StoreError::corrupt(what(), &"a manifest", &e);
+        // the version first: a later format may well have other fields
+        let Version { format } = serde_json::from_str(json).map_err(malformed)?;
+        if format != FORMAT {
+            return Err(StoreError::Format { expected: FORMAT, got: format });
+        }
+        let manifest: Self = serde_json::from_str(json).map_err(malformed)?;
+        if manifest.name != name || !manifest.is_sound() {
+            return Err(StoreError::corrupt(what(), &"one that holds together", &json));
+        }
+        Ok(manifest)
+    }
+
+    fn is_sound(&self) -> bool {
+        if !(1..=MOST_DIMENSIONS).contains(&self.dim) {
+            return false;
+        }
+        let addressing = match self.addressing {
+            // so that an offset in a page cannot overflow
+            Addressing::Dense { slots } => {
+                slots == 1
+                    || (slots as usize)
+                        .checked_mul(self.slot_bytes())
+                        .is_some_and(|page| (1..=MAX_PAGE_BYTES).contains(&page))
+            }
+            Addressing::Hashed { pages, .. } => pages > 0,
+        };
+        addressing && self.users > 0 && self.id == id(&self.name, self.fingerprint)
+    }
+}
+
+/// The id that a release of this name and fingerprint has.
+pub(super) fn id(name: &str, fingerprint: u64) -> String {
+    let hash = XxHash3_64::oneshot_with_seed(fingerprint, name.as_bytes());
+    format!("{:012x}", hash >> 16)
+}
+
+/// Refuses dimensions that no manifest may carry.
+pub(super) fn check_dim(dim: u32) -> Result<(), StoreError> {
+    if (1..=MOST_DIMENSIONS).contains(&dim) {
+        return Ok(());
+    }
+    Err(StoreError::BadSpec { what: "dimensions", expected: format!("1 to {MOST_DIMENSIONS}"), got: u64::from(dim) })
+}
+
+/// The manifest of the release of that name, active or not.
+pub async fn release<K: Kv>(kv: &K, ns: &str, name: &str) -> Result<Manifest, StoreError> {
+    find(kv, ns, name).await?.ok_or_else(|| StoreError::NoRelease { ns: ns.to_owned(), name: name.to_owned() })
+}
+
+pub(super) async fn find<K: Kv>(kv: &K, ns: &str, name: &str) -> Result<Option<Manifest>, StoreError> {
+    keys::check_ns(ns)?;
+    keys::check_name(name)?;
+    let value = get(kv, keys::manifest(ns, name)).await?;
+    value.map(|value| Manifest::decode(&value, ns, name)).transpose()
+}
+
+/// The manifest of the active release.
+pub async fn current<K: Kv>(kv: &K, ns: &str) -> Result<Manifest, StoreError> {
+    keys::check_ns(ns)?;
+    let Some(pointer) = get(kv, keys::pointer(ns)).await? else {
+        return Err(StoreError::NoActiveRelease { ns: ns.to_owned() });
+    };
+    let text = String::from_utf8_lossy(&pointer);
+    let damaged = || StoreError::corrupt(format!("pointer of {ns}"), &"an id and a name", &format_args!("{text:?}"));
+    let (id, name) = text.split_once(' ').ok_or_else(damaged)?;
+    keys::check_name(name).map_err(|_| damaged())?;
+    let manifest = release(kv, ns, name).await?;
+    if manifest.id != id {
+        return Err(StoreError::corrupt(format!("pointer of {ns}"), &manifest.id, &id));
+    }
+    Ok(manifest)
+}
+
+/// Makes the release of that name the current one, and returns its manifest.
+///
+/// A published release carries a TTL until now; here it is taken off, the manifest's first, so that what stays for good
+/// can always be named, and every page is seen to be there before the pointer moves. Then the pointer is switched, unless
+/// someone else did so meanwhile. Doing it again does nothing.
+pub async fn activate<K: Kv>(kv: &K, ns: &str, name: &str) -> Result<Manifest, StoreError> {
+    keys::check_ns(ns)?;
+    let before = get(kv, keys::pointer(ns)).await?;
+    let manifest = release(kv, ns, name).await?;
+    if kv.persist_many(&[keys::manifest(ns, name)]).await? == 0 {
+        return Err(StoreError::NoRelease { ns: ns.to_owned(), name: name.to_owned() });
+    }
+    for first in (0..manifest.pages()).step_by(PERSIST_KEYS as usize) {
+        let pages = first..manifest.pages().min(first.saturating_add(PERSIST_KEYS));
+        let page_keys = manifest.page_keys(ns, pages);
+        if kv.persist_many(&page_keys).await? < page_keys.len() as u64 {
+            let page = first + first_missing(kv, page_keys).await?;
+            return Err(StoreError::MissingPage { release: manifest.name, page });
+        }
+    }
+    let after = format!("{} {}", manifest.id, manifest.name).into_bytes();
+    let pointer = keys::pointer(ns);
+    if before.as_ref() == Some(&after) || kv.compare_and_set(&pointer, before.as_deref(), &after, None).await? {
+        return Ok(manifest);
+    }
+    Err(StoreError::PointerMoved { ns: ns.to_owned(), name: name.to_owned() })
+}
+
+/// Every page has at least a byte, so the first key without one is the first page missing.
+async fn first_missing<K: Kv>(kv: &K, page_keys: Vec<Vec<u8>>) -> Result<u32, StoreError> {
+    let first_byte = |key| KeyRange { key, start: 0, end: 1 };
+    let ranges: Vec<KeyRange> = page_keys.into_iter().map(first_byte).collect();
+    let found = kv.get_ranges(&ranges).await?;
+    Ok(found.iter().position(Vec::is_empty).unwrap_or(0) as u32)
+}
+
+async fn get<K: Kv>(kv: &K, key: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
+    Ok(kv.get_many(&[key]).await?.pop().flatten())
+}
+
+#[derive(Deserialize)]
+struct Version {
+    format: u32,
+}
+
+/// JSON numbers stop being exact at 2^53 in most readers, so 64 bits are written as hex digits.
+mod hex64 {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
+    pub(super) fn serialize<S: Serializer>(value: &u64, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(&format_args!("{value:016x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(from)?;
+        u64::from_str_radix(&text, 16).map_err(D::Error::custom)
+    }
+}
