@@ -170,17 +170,6 @@ impl Index {
         }))
     }
 
-    /// Finds the best `k` by scoring every item by the index's codec.
-    pub fn scan(&self, vector: QueryVector, k: usize, filter: Filter) -> Result<Vec<Hit>, CatalogError> {
-        let (query, _, vector) = self.prepare(vector)?;
-        let searcher = self.searcher();
-        Ok(self.scratch.with(|scratch| {
-            let mut found = Vec::new();
-            searcher.scan(&query, k, filter, scratch, &mut found);
-            self.hits(&found, &vector)
-        }))
-    }
-
     /// Codes and graph, to be searched without ids: for benchmarks and for callers that keep their own scratch.
     pub fn searcher(&self) -> Searcher<'_> {
         let finer = self.meta.finer.and_then(|codec| self.matrix(codec, section::FINER));

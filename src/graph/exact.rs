@@ -1,12 +1,32 @@
 //! Scanning every row: the truth that graphs are measured by, and the faster way when few rows pass a filter.
 
-use super::scratch::Scratch;
+use super::Filter;
+use super::scratch::{Scratch, better};
 use super::walk::{Bits, append, thin};
-use crate::codec::Matrix;
-use crate::kernel::Kernels;
+use crate::codec::{Matrix, Query};
+use crate::kernel::{self, Kernels};
 
 /// Rows scored by one kernel call.
 const CHUNK: usize = 256;
+
+/// Finds exactly the best `k` rows that pass, by the matrix's codec, into `found`, best first.
+pub fn best(
+    matrix: &Matrix,
+    query: &Query,
+    k: usize,
+    filter: Filter,
+    scratch: &mut Scratch,
+    found: &mut Vec<(u32, f32)>,
+) {
+    scratch.query.clone_from(query);
+    let keep = k.saturating_add(filter.exclude.len()).min(matrix.rows());
+    scan(matrix, kernel::best(), keep, filter.bits.map(|(bits, _)| Bits(bits)), scratch);
+    found.clear();
+    let hits = scratch.hits.ids.iter().copied().zip(scratch.hits.scores.iter().copied());
+    found.extend(hits.filter(|(id, _)| filter.exclude.binary_search(id).is_err()));
+    found.sort_unstable_by(better);
+    found.truncate(k);
+}
 
 /// Scores every row that passes against `scratch.query` and leaves about the best `keep` in `scratch.hits`.
 pub(super) fn scan(matrix: &Matrix, kernels: &Kernels, keep: usize, filter: Option<Bits>, scratch: &mut Scratch) {

@@ -117,24 +117,6 @@ impl<'a> Searcher<'a> {
         SearchStats { distances: scratch.distances, hops: scratch.hops }
     }
 
-    /// Finds exactly the best `k` by the rows' codec: every row is scored.
-    pub fn scan(
-        &self,
-        query: &Query,
-        k: usize,
-        filter: Filter,
-        scratch: &mut Scratch,
-        found: &mut Vec<(u32, f32)>,
-    ) -> SearchStats {
-        scratch.query.clone_from(query);
-        let keep = k.saturating_add(filter.exclude.len()).min(self.matrix.rows());
-        exact::scan(&self.matrix, self.kernels, keep, filter.bits.map(|(bits, _)| Bits(bits)), scratch);
-        self.collect(false, filter.exclude, scratch, found);
-        found.sort_unstable_by(better);
-        found.truncate(k);
-        SearchStats { distances: scratch.distances, hops: 0 }
-    }
-
     /// Nodes to expand, or `None` when scanning the rows that pass is cheaper.
     ///
     /// A walk meets passing items in proportion to how many there are, so it must be longer by as much. With `s` the

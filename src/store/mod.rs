@@ -21,11 +21,4 @@ pub use publish::{Encode, Ids, ReleaseSpec, Users, publish, verify};
 pub use reader::UserVectors;
 pub use release::{Addressing, FORMAT, Manifest, activate, current, release};
 
-/// A user's id outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UserId<'a> {
-    /// A number. In a dense release it is the row.
-    U64(u64),
-    /// UTF-8 text.
-    Text(&'a str),
-}
+pub use crate::input::Id as UserId;

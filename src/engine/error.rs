@@ -1,0 +1,46 @@
+//! Why a request could not be answered.
+
+use super::MAX_K;
+use crate::catalog::CatalogError;
+use crate::store::StoreError;
+
+/// Every message says what was expected, what was got and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The index.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Items and users of different models.
+    #[error(
+        "the index is release {index:?} ({expected:016x}), the users are release {users:?} made for {got:016x}: \
+         their vectors cannot be compared; publish the users for this index, or open the index they were published for"
+    )]
+    MixedReleases {
+        /// The index's release.
+        index: String,
+        /// Its fingerprint.
+        expected: u64,
+        /// The users' release.
+        users: String,
+        /// The fingerprint of the index that they were published for.
+        got: u64,
+    },
+    /// Users of other dimensions than the items.
+    #[error("the items have {expected} dimensions, the users {got}: publish users of the same model")]
+    Dimensions {
+        /// The items'.
+        expected: usize,
+        /// The users'.
+        got: usize,
+    },
+    /// Too few or too many items asked for.
+    #[error("k is {got}: expected 1 to {MAX_K}")]
+    K {
+        /// What was asked for.
+        got: usize,
+    },
+}
