@@ -1,5 +1,7 @@
 //! Whatever the bytes, a reader answers with vectors or with a refusal: it never panics, hangs or dies.
 
+#![allow(clippy::unwrap_used, clippy::float_cmp)] // helpers of tests; the numbers are exact
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -98,13 +98,7 @@ pub(super) fn for_each_row<E: From<InputError>>(
                 })
             })
         }
-        _ => Err(InputError::format(
-            path,
-            "a name ending in .csv, .parquet, .arrow or .feather",
-            "another ending",
-            "save the table in one of these formats",
-        )
-        .into()),
+        _ => Err(InputError::ending(path, ".csv, .parquet, .arrow or .feather").into()),
     }
 }
 

@@ -55,12 +55,9 @@ impl Vectors {
                 let (disk, layout, ids) = spool::spool(&path, name.as_deref())?;
                 Ok(Vectors { disk, layout, ids })
             }
-            Some(Kind::Csv | Kind::Txt) | None => Err(InputError::format(
-                &path,
-                "a name ending in .npy, .fvecs, .safetensors, .parquet, .arrow or .feather",
-                "another ending",
-                "save the vectors in one of these formats, for example with np.save",
-            )),
+            Some(Kind::Csv | Kind::Txt) | None => {
+                Err(InputError::ending(&path, ".npy, .fvecs, .safetensors, .parquet, .arrow or .feather"))
+            }
         }
     }
 
@@ -184,6 +181,7 @@ pub(super) fn not_finite(path: &Path, row: u64, column: usize, got: f64) -> Inpu
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // values are copied, not computed
 mod tests {
     use super::super::testing::{Folder, assert_says, f32s, fvecs};
     use super::*;
