@@ -23,7 +23,7 @@ impl Ids {
     /// Reads ids, one a row, and refuses a duplicate: `.txt` one a line; `.npy` of one dimension, u64, i64, u32 or i32;
     /// `.csv`, `.parquet`, `.arrow` or `.feather` by the column `id`, `item_id` or `user_id`, or `file#column`.
     pub fn open(path: &Path) -> Result<Self, InputError> {
-        let (path, name) = split_name(path);
+        let (path, name) = split_name(path)?;
         let (ids, from_lines) = match Kind::of(&path) {
             Some(Kind::Txt) => (read_lines(&path)?, true),
             Some(Kind::Npy) => (npy::ids(&Disk::open(&path)?)?, false),

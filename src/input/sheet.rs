@@ -32,7 +32,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// The position of this column among those a file has.
-    pub(super) fn find(&self, path: &Path, found: &[String]) -> Result<Option<usize>, InputError> {
+    fn find(&self, path: &Path, found: &[String]) -> Result<Option<usize>, InputError> {
         let positions = |names: &[&str]| -> Vec<usize> {
             (0..found.len()).filter(|&at| names.contains(&found[at].as_str())).collect()
         };
