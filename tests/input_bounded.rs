@@ -1,5 +1,7 @@
 //! A matrix far larger than memory is opened, sampled and streamed in the memory of its buffers.
 
+#![allow(clippy::unwrap_used, clippy::float_cmp)] // helpers of tests; the numbers are exact
+
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_long_file_of_short_records_is_read_to_its_end() {
         let folder = Folder::new();
-        let lines: String = (0..300_000).map(|id| format!("{id}\n")).collect();
+        let lines = (0..300_000).map(|id: u32| id.to_string()).collect::<Vec<_>>().join("\n");
         let path = folder.file("a.csv", format!("\u{feff}id\r\n{lines}"));
         assert_eq!(Ids::open(&path).unwrap(), Ids::U64((0..300_000).collect()));
     }

@@ -103,13 +103,18 @@ impl Kind {
 }
 
 /// Splits `file#name` into the file and the name of the tensor or column wanted from it.
-/// A path that exists as it stands is never split.
-pub(super) fn split_name(path: &Path) -> (PathBuf, Option<String>) {
+/// A path that exists as it stands is never split; a name where there is nothing to choose is refused.
+pub(super) fn split_name(path: &Path) -> Result<(PathBuf, Option<String>), InputError> {
     let split = path.to_str().and_then(|text| text.rsplit_once('#'));
-    match split {
-        Some((file, name)) if !path.exists() => (file.into(), Some(name.to_owned())),
-        _ => (path.into(), None),
+    let Some((file, name)) = split.filter(|_| !path.exists()) else {
+        return Ok((path.into(), None));
+    };
+    let file = PathBuf::from(file);
+    if matches!(Kind::of(&file), Some(Kind::Npy | Kind::Fvecs | Kind::Txt)) {
+        let expected = "no `#name`: the format holds one thing";
+        return Err(InputError::format(&file, expected, format!("`#{name}`"), "drop the `#name`"));
     }
+    Ok((file, Some(name.to_owned())))
 }
 
 #[cfg(test)]
@@ -121,12 +126,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let plain = folder.path().join("a#b.npy");
         std::fs::write(&plain, b"x").unwrap();
-        assert_eq!(split_name(&plain), (plain.clone(), None));
-        assert_eq!(
-            split_name(Path::new("/no/m.safetensors#users")),
-            ("/no/m.safetensors".into(), Some("users".into()))
-        );
-        assert_eq!(split_name(Path::new("/no/m.npy")), ("/no/m.npy".into(), None));
+        assert_eq!(split_name(&plain).unwrap(), (plain.clone(), None));
+        let (file, name) = split_name(Path::new("/no/m.safetensors#users")).unwrap();
+        assert_eq!((file, name.as_deref()), ("/no/m.safetensors".into(), Some("users")));
+        assert_eq!(split_name(Path::new("/no/m.npy")).unwrap(), ("/no/m.npy".into(), None));
+        let message = split_name(Path::new("/no/m.npy#x")).unwrap_err().to_string();
+        assert!(message.contains("`#x`"), "{message}");
     }
 
     #[test]

@@ -137,6 +137,13 @@ impl InputError {
         InputError::Format { path: path.into(), expected: expected.into(), got: got.into(), remedy }
     }
 
+    /// The refusal of a name that says nothing we read.
+    pub(super) fn ending(path: &Path, expected: &str) -> Self {
+        let got = path.extension().map_or("none".into(), |ending| format!(".{}", ending.display()));
+        let remedy = "write the file in one of these formats, or name it for the one it has";
+        InputError::format(path, format!("a name ending in {expected}"), got, remedy)
+    }
+
     pub(super) fn value(
         path: &Path,
         at: Place,

@@ -23,7 +23,7 @@ impl Ids {
     /// Reads ids, one a row, and refuses a duplicate: `.txt` one a line; `.npy` of one dimension, u64, i64, u32 or i32;
     /// `.csv`, `.parquet`, `.arrow` or `.feather` by the column `id`, `item_id` or `user_id`, or `file#column`.
     pub fn open(path: &Path) -> Result<Self, InputError> {
-        let (path, name) = split_name(path);
+        let (path, name) = split_name(path)?;
         let (ids, from_lines) = match Kind::of(&path) {
             Some(Kind::Txt) => (read_lines(&path)?, true),
             Some(Kind::Npy) => (npy::ids(&Disk::open(&path)?)?, false),
@@ -37,12 +37,7 @@ impl Ids {
                 (builder.finish(), false)
             }
             Some(Kind::Fvecs | Kind::Safetensors) | None => {
-                return Err(InputError::format(
-                    &path,
-                    "a name ending in .txt, .npy, .csv, .parquet, .arrow or .feather",
-                    "another ending",
-                    "save the ids in one of these formats, for example one a line in .txt",
-                ));
+                return Err(InputError::ending(&path, ".txt, .npy, .csv, .parquet, .arrow or .feather"));
             }
         };
         ids.check_unique_in(&path, from_lines)?;
@@ -99,6 +94,10 @@ impl Ids {
 
     /// `lines`: whether places are told as lines of text.
     pub(super) fn check_unique_in(&self, path: &Path, lines: bool) -> Result<(), InputError> {
+        if self.len() > u32::MAX as usize {
+            let (expected, got) = (format!("at most {} ids", u32::MAX), self.len().to_string());
+            return Err(InputError::format(path, expected, got, "split the catalogue: rows are 32-bit numbers"));
+        }
         if let Ids::U64(ids) = self
             && ids.is_sorted_by(|a, b| a < b)
         {

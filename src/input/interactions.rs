@@ -28,7 +28,7 @@ mod tests {
     fn log(path: &Path) -> Result<String, InputError> {
         let mut seen = String::new();
         read_interactions(path, |user, item| {
-            seen += &format!("{user}>{item} ");
+            seen.extend([user.to_string().as_str(), ">", item.to_string().as_str(), " "]);
             Ok::<_, InputError>(())
         })?;
         Ok(seen)

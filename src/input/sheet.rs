@@ -32,7 +32,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// The position of this column among those a file has.
-    pub(super) fn find(&self, path: &Path, found: &[String]) -> Result<Option<usize>, InputError> {
+    fn find(&self, path: &Path, found: &[String]) -> Result<Option<usize>, InputError> {
         let positions = |names: &[&str]| -> Vec<usize> {
             (0..found.len()).filter(|&at| names.contains(&found[at].as_str())).collect()
         };
@@ -98,13 +98,7 @@ pub(super) fn for_each_row<E: From<InputError>>(
                 })
             })
         }
-        _ => Err(InputError::format(
-            path,
-            "a name ending in .csv, .parquet, .arrow or .feather",
-            "another ending",
-            "save the table in one of these formats",
-        )
-        .into()),
+        _ => Err(InputError::ending(path, ".csv, .parquet, .arrow or .feather").into()),
     }
 }
 

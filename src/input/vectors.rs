@@ -28,39 +28,23 @@ impl Vectors {
     /// `.safetensors` (F16, BF16, F32), `.parquet`, `.arrow`, `.feather` (lists of f16, f32, f64).
     /// `file#name` picks one tensor or column.
     pub fn open(path: &Path) -> Result<Self, InputError> {
-        let (path, name) = split_name(path);
-        let kind = Kind::of(&path);
-        if name.is_some() && matches!(kind, Some(Kind::Npy | Kind::Fvecs)) {
-            return Err(InputError::format(
-                &path,
-                "no `#name`: the format holds one matrix",
-                format!("`#{}`", name.unwrap_or_default()),
-                "drop the `#name`",
-            ));
-        }
-        let open = |find: fn(&Disk) -> Result<Layout, InputError>| {
+        let (path, name) = split_name(path)?;
+        let open = |find: &dyn Fn(&Disk) -> Result<Layout, InputError>| {
             let disk = Disk::open(&path)?;
             let layout = find(&disk)?;
             Ok(Vectors { disk, layout, ids: None })
         };
-        match kind {
-            Some(Kind::Npy) => open(npy::layout),
-            Some(Kind::Fvecs) => open(fvecs::layout),
-            Some(Kind::Safetensors) => {
-                let disk = Disk::open(&path)?;
-                let layout = safetensors_file::layout(&disk, name.as_deref())?;
-                Ok(Vectors { disk, layout, ids: None })
-            }
+        match Kind::of(&path) {
+            Some(Kind::Npy) => open(&npy::layout),
+            Some(Kind::Fvecs) => open(&fvecs::layout),
+            Some(Kind::Safetensors) => open(&|disk| safetensors_file::layout(disk, name.as_deref())),
             Some(Kind::Parquet | Kind::Arrow) => {
                 let (disk, layout, ids) = spool::spool(&path, name.as_deref())?;
                 Ok(Vectors { disk, layout, ids })
             }
-            Some(Kind::Csv | Kind::Txt) | None => Err(InputError::format(
-                &path,
-                "a name ending in .npy, .fvecs, .safetensors, .parquet, .arrow or .feather",
-                "another ending",
-                "save the vectors in one of these formats, for example with np.save",
-            )),
+            Some(Kind::Csv | Kind::Txt) | None => {
+                Err(InputError::ending(&path, ".npy, .fvecs, .safetensors, .parquet, .arrow or .feather"))
+            }
         }
     }
 
@@ -184,6 +168,7 @@ pub(super) fn not_finite(path: &Path, row: u64, column: usize, got: f64) -> Inpu
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // values are copied, not computed
 mod tests {
     use super::super::testing::{Folder, assert_says, f32s, fvecs};
     use super::*;
@@ -286,13 +271,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_ending_or_a_needless_name_is_refused() {
+    fn an_unknown_ending_or_a_missing_file_is_refused() {
         let folder = Folder::new();
         let path = folder.file("a.bin", b"x");
         assert_says(&Vectors::open(&path).unwrap_err(), &path, &[".npy", ".parquet"]);
-        let path = folder.npy("a.npy", "<f4", "(3, 2)", &f32s(&SIX));
-        let named = folder.path("a.npy#x");
-        assert_says(&Vectors::open(&named).unwrap_err(), &path, &["#x"]);
         let missing = folder.path("no.npy");
         assert_says(&Vectors::open(&missing).unwrap_err(), &missing, &["opening"]);
     }
