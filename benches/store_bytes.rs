@@ -65,8 +65,8 @@ async fn measure(layout: Layout, users: u32) -> Row {
     let kv = server.connect().await;
     let begun = Instant::now();
     let name = match layout {
-        Layout::Dense => publish_pages(&kv, Ids::Dense, users).await,
-        Layout::Hashed => publish_pages(&kv, Ids::Listed(&|row| UserId::U64(number(row))), users).await,
+        Layout::Dense => publish_pages(&kv, false, users).await,
+        Layout::Hashed => publish_pages(&kv, true, users).await,
         Layout::Strings => write_strings(&kv, users).await,
     };
     let took = begun.elapsed();
@@ -88,8 +88,9 @@ async fn measure(layout: Layout, users: u32) -> Row {
 }
 
 /// Publishes, which includes reading everything back.
-async fn publish_pages(kv: &RedisKv, ids: Ids<'_>, count: u32) -> &'static str {
-    let name = if matches!(ids, Ids::Dense) { "dense pages" } else { "hashed pages" };
+async fn publish_pages(kv: &RedisKv, hashed: bool, count: u32) -> &'static str {
+    let id = |row| UserId::U64(number(row));
+    let (name, ids) = if hashed { ("hashed pages", Ids::Listed(&id)) } else { ("dense pages", Ids::Dense) };
     let spec = ReleaseSpec {
         name: "bench".to_owned(),
         fingerprint: 0x0123_4567_89ab_cdef,

@@ -143,6 +143,9 @@ async fn a_name_is_not_given_to_another_release<K: Kv + Clone>(kv: K) {
     // nor with the same fingerprint and other users
     let error = publish_as(&kv, &spec("a"), Named::Dense, 301).await.unwrap_err();
     assert!(error.to_string().contains("301 users"), "{error}");
+    // nor with other ids
+    let error = publish_as(&kv, &spec("a"), Named::Texts, 300).await.unwrap_err();
+    assert!(matches!(&error, StoreError::ReleaseExists { .. }), "{error}");
     verify(&kv, NS, &manifest).await.unwrap();
 }
 

@@ -36,8 +36,8 @@ pub struct EmbeddedKv {
 }
 
 impl EmbeddedKv {
-    /// Opens the file, created when missing. It is checked in full (about a second a gigabyte), so that a damaged one
-    /// is refused here. One process at a time may have it open.
+    /// Opens the file, created when missing. It is read and checked in full, so that a damaged one is refused here and
+    /// not by a panic later. One process at a time may have it open.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, KvError> {
         let file = path.as_ref().to_owned();
         let path: Arc<str> = file.to_string_lossy().into();

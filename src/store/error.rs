@@ -23,7 +23,7 @@ pub enum StoreError {
     },
     /// A page of the release is not there.
     #[error(
-        "page {page} of release {release} is gone (expired before it was activated, evicted, or the release was retired); open the current release again, or publish"
+        "page {page} of release {release} is gone (expired before it was activated, evicted, or the release was retired); open the current release again, or publish under a new name"
     )]
     MissingPage {
         /// Release name.
