@@ -59,22 +59,15 @@ impl<'a> MappedIds<'a> {
             Self::U64(numbers) => Id::U64(numbers[node]),
             Self::Text { ends, text } => {
                 let start = if node == 0 { 0 } else { ends[node - 1] as usize };
-                Id::Text(text.get(start..ends[node] as usize).unwrap_or_default())
+                // As when the ids were read: text that spells a number is that number.
+                Id::parse(text.get(start..ends[node] as usize).unwrap_or_default())
             }
         }
     }
 
     /// The node of an id, `order` being the nodes in order of id.
     pub fn find(self, order: &[u32], id: Id<'_>) -> Option<u32> {
-        let number;
-        let id = match (self, id) {
-            (Self::U64(_), Id::Text(text)) => Id::parse(text),
-            (Self::Text { .. }, Id::U64(n)) => {
-                number = n.to_string();
-                Id::Text(&number)
-            }
-            _ => id,
-        };
+        let id = if let Id::Text(text) = id { Id::parse(text) } else { id };
         order.binary_search_by(|&node| self.get(node).cmp(&id)).ok().map(|at| order[at])
     }
 

@@ -1,1 +1,112 @@
-//! Placeholder.
+//! The command line: one file for each verb, flags to a call and back to text.
+//!
+//! Results go to standard output, as tables or with `--json` as one JSON document; progress goes to standard error,
+//! and only to a terminal. Exit codes are distinct, see [`exit_code`].
+
+mod build;
+mod demo;
+mod inspect;
+mod out;
+mod publish;
+mod recommend;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::catalog::CatalogError;
+use crate::engine::EngineError;
+use crate::input::InputError;
+use crate::store::StoreError;
+
+/// Embedding retrieval inside the memory you have.
+///
+/// After training: `build` quantizes item vectors and makes an index file. Going online: `publish` loads user vectors
+/// into Redis or an embedded store. At each request: `recommend` answers. `demo` does all of it on bundled data.
+#[derive(Debug, Parser)]
+#[command(name = "tonnage", version, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Print one JSON document instead of tables
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  anything not named below
+  2  the command line is wrong
+  3  an input file is wrong
+  4  an index file is damaged, malformed or not there
+  5  the store cannot be reached, is full or holds something else
+  6  no codec reaches the recall asked for
+  7  index and users are of different releases";
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Build(build::Args),
+    Inspect(inspect::Args),
+    Publish(publish::Args),
+    Recommend(recommend::Args),
+    Demo(demo::Args),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Does what the command line says.
+pub fn run(cli: &Cli) -> anyhow::Result<()> {
+    let out = out::Output { json: cli.json };
+    match &cli.verb {
+        Verb::Build(args) => build::run(args, out),
+        Verb::Inspect(args) => inspect::run(args, out),
+        Verb::Publish(args) => publish::run(args, out),
+        Verb::Recommend(args) => recommend::run(args, out),
+        Verb::Demo(args) => demo::run(args, out),
+        Verb::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "tonnage", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// The exit code of a failure, by what failed.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    error.chain().find_map(code_of).unwrap_or(1)
+}
+
+fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if let Some(EngineError::MixedReleases { .. }) = cause.downcast_ref() {
+        return Some(7);
+    }
+    if let Some(engine) = cause.downcast_ref::<EngineError>() {
+        return match engine {
+            EngineError::Catalog(error) => Some(code_of_catalog(error)),
+            EngineError::Store(_) => Some(5),
+            _ => None,
+        };
+    }
+    if let Some(error) = cause.downcast_ref::<CatalogError>() {
+        return Some(code_of_catalog(error));
+    }
+    if cause.is::<InputError>() {
+        return Some(3);
+    }
+    cause.is::<StoreError>().then_some(5).or_else(|| cause.is::<crate::kv::KvError>().then_some(5))
+}
+
+fn code_of_catalog(error: &CatalogError) -> u8 {
+    match error {
+        CatalogError::File(_) | CatalogError::Malformed { .. } => 4,
+        CatalogError::Input(_) | CatalogError::Vector { .. } | CatalogError::Dimensions { .. } => 3,
+        CatalogError::Floor { .. } => 6,
+        CatalogError::Setting { .. } | CatalogError::UnknownTag { .. } => 2,
+        CatalogError::Query(_) => 1,
+    }
+}
+
+/// The runtime that talks to a store: one thread, since the work beside it is not waiting but scoring.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}

@@ -6,6 +6,7 @@
 
 mod error;
 pub mod evaluate;
+pub mod users;
 
 pub use error::EngineError;
 
@@ -165,7 +166,10 @@ impl<K: Kv> Engine<K> {
         let passing = bits.map_or(self.index.len(), |(_, passing)| passing);
         (items.len() < shape.k).then(|| {
             let (got, k, seen) = (items.len(), shape.k, ask.seen.len());
-            format!("{got} of {k}: no more {what} pass; {passing} of {} pass the tags, {seen} are seen", self.index.len())
+            format!(
+                "{got} of {k}: no more {what} pass; {passing} of {} pass the tags, {seen} are seen",
+                self.index.len()
+            )
         })
     }
 }

@@ -1,0 +1,54 @@
+//! Tables, JSON and progress.
+
+use std::io::Write;
+
+use comfy_table::{CellAlignment, Table, TableStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// Where results go.
+#[derive(Clone, Copy, Debug)]
+pub struct Output {
+    /// JSON instead of tables.
+    pub json: bool,
+}
+
+impl Output {
+    /// Prints a document for machines, or what `text` makes of it for people.
+    pub fn show(self, document: &impl Serialize, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+        if self.json { line(&serde_json::to_string_pretty(document)?) } else { line(text().trim_end()) }
+    }
+}
+
+/// Prints a line to standard output.
+pub fn line(text: &str) -> anyhow::Result<()> {
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}
+
+/// A table; the columns after the first are numbers and stand to the right.
+pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(TableStyle::new()).set_header(header.to_vec());
+    table.add_rows(rows);
+    table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
+    let lines = table.to_string();
+    lines.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// `1234567` as `1.23 MB`.
+pub fn bytes(bytes: u64) -> String {
+    let units = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
+    let unit = units.iter().find(|(_, size)| bytes as f64 >= *size);
+    unit.map_or_else(|| format!("{bytes} B"), |(name, size)| format!("{:.2} {name}", bytes as f64 / size))
+}
+
+/// A bar on standard error; nothing at all when that is not a terminal.
+pub fn progress(what: &str, len: u64) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{msg:12} {wide_bar} {percent:>3} % {eta:>5}");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar.set_message(what.to_owned());
+    bar
+}
