@@ -15,7 +15,7 @@ use support::RedisServer;
 use support::releases::number;
 use tonnage::codec::Codec;
 use tonnage::kv::{Kv, RedisKv};
-use tonnage::store::{Ids, ReleaseSpec, UserId, Users, activate, publish};
+use tonnage::store::{Id, Ids, ReleaseSpec, Users, activate, publish};
 
 const DIM: u32 = 64;
 const RECORD_BYTES: usize = Codec::Int8.bytes_per_vector(DIM as usize);
@@ -89,7 +89,7 @@ async fn measure(layout: Layout, users: u32) -> Row {
 
 /// Publishes, which includes reading everything back.
 async fn publish_pages(kv: &RedisKv, hashed: bool, count: u32) -> &'static str {
-    let id = |row| UserId::U64(number(row));
+    let id = |row| Id::U64(number(row));
     let (name, ids) = if hashed { ("hashed pages", Ids::Listed(&id)) } else { ("dense pages", Ids::Dense) };
     let spec = ReleaseSpec {
         name: "bench".to_owned(),

@@ -11,8 +11,8 @@ use crate::input::Vectors;
 /// The `ef` that are measured.
 const LADDER: [u32; 11] = [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
 
-/// Recall@10 that the default `ef` is chosen for.
-pub const DEFAULT_RECALL: f64 = 0.98;
+/// Recall@10 that the default `ef` is chosen for: what is lost beyond it no longer shows in what users click.
+pub const DEFAULT_RECALL: f64 = 0.99;
 
 /// Queries measured at most, and at least; in between, so many that the exact answers take about `WORK` products.
 const QUERIES: std::ops::RangeInclusive<u64> = 100..=1000;
@@ -64,7 +64,7 @@ impl Profile {
         self.rungs.iter().find(|rung| rung.recall_at_10 >= recall_at_10).map(|rung| rung.ef)
     }
 
-    /// The `ef` of a search that asks for nothing else: enough for 0.98, or the largest measured, or 128.
+    /// The `ef` of a search that asks for nothing else: enough for 0.99, or the largest measured, or 128.
     pub fn default_ef(&self) -> usize {
         let last = self.rungs.last().map_or(128, |rung| rung.ef);
         self.ef_for(DEFAULT_RECALL).unwrap_or(last) as usize

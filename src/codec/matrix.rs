@@ -93,7 +93,7 @@ impl<'a> Matrix<'a> {
         let fits = codes.len().is_multiple_of(layout.row_bytes())
             && scales.len() == if layout.has_scales() { rows } else { 0 }
             && (biases.is_empty() || biases.len() == rows)
-            && codes.as_ptr().addr().is_multiple_of(4);
+            && (codes.is_empty() || codes.as_ptr().addr().is_multiple_of(4));
         fits.then_some(Self { layout, codes, scales, biases })
     }
 

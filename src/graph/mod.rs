@@ -105,3 +105,6 @@ impl<'a> Graph<'a> {
         walk::Layer { links: self.links, cap: self.cap }
     }
 }
+
+#[cfg(test)]
+mod tests;

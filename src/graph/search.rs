@@ -103,7 +103,8 @@ impl<'a> Searcher<'a> {
         // Half of what was expanded is scored again: all of it finds nothing more, a quarter loses.
         let pool = if self.finer.is_some() { want.saturating_mul(2).max(options.ef / 2).min(n) } else { want };
         let passing = filter.bits.map_or(n, |(_, passing)| passing);
-        let hops = self.hops(options.ef.max(want), passing);
+        // What is excluded stands among the best, where the effort goes: it must not be at the others' cost.
+        let hops = self.hops(options.ef.saturating_add(filter.exclude.len()).max(want), passing);
         let bits = filter.bits.map(|(bits, _)| Bits(bits));
         match hops {
             Some(hops) => {

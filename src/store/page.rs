@@ -5,7 +5,7 @@
 
 use twox_hash::XxHash3_64;
 
-use super::{StoreError, UserId};
+use super::{Id, StoreError};
 
 /// Bytes of a slot beyond its record: the tag.
 pub(super) const TAG_BYTES: usize = 2;
@@ -28,11 +28,11 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn of(id: UserId<'_>, seed: u64, pages: u32) -> Self {
+    pub(super) fn of(id: Id<'_>, seed: u64, pages: u32) -> Self {
         // text is hashed under the seed's complement, so that no text is taken for the number of the same bytes
         let hash = match id {
-            UserId::U64(id) => XxHash3_64::oneshot_with_seed(seed, &id.to_le_bytes()),
-            UserId::Text(id) => XxHash3_64::oneshot_with_seed(!seed, id.as_bytes()),
+            Id::U64(id) => XxHash3_64::oneshot_with_seed(seed, &id.to_le_bytes()),
+            Id::Text(id) => XxHash3_64::oneshot_with_seed(!seed, id.as_bytes()),
         };
         Self { page: ((u128::from(hash) * u128::from(pages)) >> 64) as u32, fingerprint: hash & FINGERPRINT_MASK }
     }
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_number_and_the_text_of_its_bytes_are_two_users() {
-        let number = UserId::U64(u64::from_le_bytes(*b"user0001"));
-        assert_ne!(Place::of(number, 0, 1 << 20), Place::of(UserId::Text("user0001"), 0, 1 << 20));
+        let number = Id::U64(u64::from_le_bytes(*b"user0001"));
+        assert_ne!(Place::of(number, 0, 1 << 20), Place::of(Id::Text("user0001"), 0, 1 << 20));
     }
 }

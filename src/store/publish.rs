@@ -13,7 +13,7 @@ use twox_hash::XxHash3_64;
 
 use super::page::{self, FINGERPRINT_BYTES, HEADER_BYTES, Place};
 use super::release::{self, Addressing, FORMAT, Manifest};
-use super::{StoreError, UserId, geometry, keys};
+use super::{Id, StoreError, geometry, keys};
 use crate::codec::Codec;
 use crate::kv::Kv;
 
@@ -67,7 +67,7 @@ pub enum Ids<'a> {
     /// The row is the id. Publishing holds one batch of pages, 4 MiB.
     Dense,
     /// Any ids, each once. Publishing also holds 4 bytes a user and 4 a page, to group rows by page.
-    Listed(&'a (dyn Fn(u32) -> UserId<'a> + Sync)),
+    Listed(&'a (dyn Fn(u32) -> Id<'a> + Sync)),
 }
 
 /// Publishes a release whole, or leaves nothing of it, and returns its manifest. It is not active yet.
@@ -171,7 +171,7 @@ fn lay_out(spec: &ReleaseSpec, users: &Users<'_>) -> Result<(Manifest, Rows), St
 }
 
 /// Groups rows by page under the first seed that gives every user of a page a fingerprint of its own.
-fn group<'a>(count: u32, id: &dyn Fn(u32) -> UserId<'a>, pages: u32) -> Result<(u64, Rows), StoreError> {
+fn group<'a>(count: u32, id: &dyn Fn(u32) -> Id<'a>, pages: u32) -> Result<(u64, Rows), StoreError> {
     for seed in 0..SEEDS {
         let place = |row| Place::of(id(row), seed, pages);
         let (starts, mut rows) = by_page(count, pages, |row| place(row).page);

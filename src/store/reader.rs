@@ -2,7 +2,7 @@
 
 use super::page::{self, HashedPage, Place};
 use super::release::{self, Addressing, Manifest};
-use super::{StoreError, UserId, keys};
+use super::{Id, StoreError, keys};
 use crate::kv::{KeyRange, Kv};
 
 /// The user vectors of one release: pinned when opened, and read from no other, whatever is published or activated
@@ -36,7 +36,7 @@ impl<K: Kv> UserVectors<K> {
     /// The records of these users, `None` for a user the release does not have. One round trip for all of them.
     ///
     /// A hashed release takes an absent user for a present one with a chance of users per page in 2^40, about 1e-10.
-    pub async fn get(&self, ids: &[UserId<'_>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+    pub async fn get(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         match self.manifest.addressing {
             Addressing::Dense { slots } => self.get_dense(ids, slots).await,
             Addressing::Hashed { pages, seed } => {
@@ -46,11 +46,11 @@ impl<K: Kv> UserVectors<K> {
         }
     }
 
-    async fn get_dense(&self, ids: &[UserId<'_>], slots: u32) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+    async fn get_dense(&self, ids: &[Id<'_>], slots: u32) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let users = self.manifest.users;
-        let row = |id: &UserId<'_>| match *id {
-            UserId::U64(id) => u32::try_from(id).ok().filter(|&row| row < users),
-            UserId::Text(_) => None,
+        let row = |id: &Id<'_>| match *id {
+            Id::U64(id) => u32::try_from(id).ok().filter(|&row| row < users),
+            Id::Text(_) => None,
         };
         let rows: Vec<Option<u32>> = ids.iter().map(row).collect();
         let slot_bytes = self.manifest.slot_bytes() as u32;

@@ -1,0 +1,213 @@
+//! Graphs as a whole: what is built, and what is found.
+
+use super::check::{structure, unreachable};
+use super::*;
+use crate::codec::{Codec, Layout, Matrix, Metric, Query};
+use crate::kernel;
+
+/// Rows encoded in node order.
+struct Rows {
+    layout: Layout,
+    codes: Vec<u64>,
+    scales: Vec<f32>,
+    biases: Vec<f32>,
+}
+
+impl Rows {
+    fn new(codec: Codec, metric: Metric, vectors: &[Vec<f32>], order: &[u32]) -> Self {
+        let layout = Layout { codec, dim: vectors[0].len() };
+        let mut codes = vec![0_u64; (order.len() * layout.row_bytes()).div_ceil(8)];
+        let rows = bytemuck::cast_slice_mut::<u64, u8>(&mut codes).chunks_mut(layout.row_bytes());
+        let scales: Vec<f32> =
+            order.iter().zip(rows).map(|(&at, row)| layout.encode(&vectors[at as usize], row).unwrap()).collect();
+        let biases = match metric {
+            Metric::L2 => order.iter().map(|&at| metric.bias(&vectors[at as usize])).collect(),
+            Metric::Dot | Metric::Cosine => Vec::new(),
+        };
+        Self { layout, codes, scales: if layout.has_scales() { scales } else { Vec::new() }, biases }
+    }
+
+    fn matrix(&self, n: usize) -> Matrix<'_> {
+        let bytes = &bytemuck::cast_slice(&self.codes)[..n * self.layout.row_bytes()];
+        Matrix::new(self.layout, bytes, &self.scales, &self.biases).unwrap()
+    }
+}
+
+/// Numbers between -1 and 1, the same every time.
+fn numbers(mut state: u64) -> impl FnMut() -> f32 {
+    move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    }
+}
+
+/// Vectors around `centres`, with norms that differ by up to `spread`.
+fn clustered(n: usize, dim: usize, centres: usize, spread: f32, seed: u64) -> Vec<Vec<f32>> {
+    let mut next = numbers(seed);
+    let middles: Vec<Vec<f32>> = (0..centres).map(|_| (0..dim).map(|_| next()).collect()).collect();
+    let vector = |at: usize| {
+        let norm = spread.powf((next() + 1.0) / 2.0);
+        middles[at % centres].iter().map(|x| norm * (x + 0.6 * next())).collect()
+    };
+    (0..n).map(vector).collect()
+}
+
+struct Fixture {
+    order: Vec<u32>,
+    rows: Rows,
+    built: Built,
+}
+
+fn fixture(vectors: &[Vec<f32>], metric: Metric, options: &BuildOptions) -> Fixture {
+    let (order, lens) = order::order(vectors.len(), options.m, options.seed);
+    let rows = Rows::new(Codec::Int8, metric, vectors, &order);
+    let built = build(rows.matrix(order.len()), metric, options, &lens, &|_| ());
+    Fixture { order, rows, built }
+}
+
+/// Mean recall@10 of a search against scanning the same rows, and mean rows scored.
+fn recall(fixture: &Fixture, queries: &[Vec<f32>], ef: usize, kernels: &'static kernel::Kernels) -> (f64, f64) {
+    let n = fixture.order.len();
+    let matrix = fixture.rows.matrix(n);
+    let searcher = Searcher::new(fixture.built.graph(), matrix, None).with_kernels(kernels);
+    let (mut scratch, mut found, mut truth) = (Scratch::default(), Vec::new(), Vec::new());
+    let (mut hits, mut scored) = (0, 0);
+    for vector in queries {
+        let mut query = Query::default();
+        query.prepare(matrix.layout(), vector).unwrap();
+        exact::best(&matrix, &query, 10, Filter::default(), &mut scratch, &mut truth);
+        let options = SearchOptions { k: 10, ef };
+        scored += searcher.search(&query, &query, options, Filter::default(), &mut scratch, &mut found).distances;
+        hits += truth.iter().filter(|hit| found.contains(hit)).count();
+    }
+    (hits as f64 / (10 * queries.len()) as f64, scored as f64 / queries.len() as f64)
+}
+
+#[test]
+fn graphs_are_whole_and_find_the_best_under_every_metric() {
+    for (metric, spread) in [(Metric::Dot, 20.0), (Metric::Dot, 1.0), (Metric::L2, 3.0), (Metric::Cosine, 1.0)] {
+        let mut vectors = clustered(6000, 20, 60, spread, 3);
+        vectors.iter_mut().for_each(|vector| metric.prepare(vector));
+        let queries = clustered(200, 20, 60, 1.0, 3);
+        let fixture = fixture(&vectors, metric, &BuildOptions::new(metric));
+        let graph = fixture.built.graph();
+        structure(&graph, vectors.len()).unwrap();
+        assert_eq!(unreachable(&graph), 0);
+        let (recall, scored) = recall(&fixture, &queries, 80, kernel::best());
+        assert!(recall >= 0.97, "{metric} with norms up to {spread}: recall@10 {recall}");
+        assert!(scored < 3000.0, "{metric}: {scored} of 6000 rows were scored");
+    }
+}
+
+#[test]
+fn the_graph_does_not_depend_on_the_number_of_threads() {
+    let vectors = clustered(5000, 16, 50, 5.0, 9);
+    let build_with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| fixture(&vectors, Metric::Dot, &BuildOptions::new(Metric::Dot)).built)
+    };
+    let one = build_with(1);
+    for threads in [2, 3, 8] {
+        let other = build_with(threads);
+        assert_eq!((&one.links, &one.upper, one.repaired), (&other.links, &other.upper, other.repaired));
+    }
+}
+
+#[test]
+fn searches_are_the_same_at_every_level_of_the_processor() {
+    let vectors = clustered(3000, 50, 30, 2.0, 5);
+    let fixture = fixture(&vectors, Metric::Dot, &BuildOptions::new(Metric::Dot));
+    let queries = clustered(50, 50, 30, 1.0, 6);
+    let levels: Vec<_> = kernel::available().into_iter().map(|level| recall(&fixture, &queries, 40, level)).collect();
+    assert!(levels.iter().all(|level| *level == levels[0]), "{levels:?}");
+}
+
+#[test]
+fn items_of_small_norm_are_reachable_and_found_by_a_filter() {
+    // A thousand items a hundred times shorter than the rest: no inner product query wants them, a filter does.
+    let mut vectors = clustered(8000, 24, 80, 1.0, 11);
+    vectors[7000..].iter_mut().flatten().for_each(|x| *x *= 0.01);
+    let fixture = fixture(&vectors, Metric::Dot, &BuildOptions::new(Metric::Dot));
+    assert!(fixture.built.repaired > 0, "the case is not as hard as it should be");
+    assert_eq!(unreachable(&fixture.built.graph()), 0);
+    let n = vectors.len();
+    let matrix = fixture.rows.matrix(n);
+    let searcher = Searcher::new(fixture.built.graph(), matrix, None);
+    for (passes, name) in [(&(|row: u32| row >= 7000) as &dyn Fn(u32) -> bool, "short"), (&|row| row % 2 == 0, "half")]
+    {
+        let mut bits = vec![0_u64; n.div_ceil(64)];
+        let passing = (0..n).filter(|&node| passes(fixture.order[node]));
+        let count = passing.map(|node| bits[node / 64] |= 1 << (node % 64)).count();
+        let exclude: Vec<u32> = (0..n as u32).filter(|node| node % 31 == 0).collect();
+        let filter = Filter { bits: Some((&bits, count)), exclude: &exclude };
+        let (mut scratch, mut found, mut truth, mut hits) = (Scratch::default(), Vec::new(), Vec::new(), 0);
+        for vector in clustered(100, 24, 80, 1.0, 12) {
+            let mut query = Query::default();
+            query.prepare(matrix.layout(), &vector).unwrap();
+            exact::best(&matrix, &query, 10, filter, &mut scratch, &mut truth);
+            searcher.search(&query, &query, SearchOptions { k: 10, ef: 64 }, filter, &mut scratch, &mut found);
+            assert_eq!(found.len(), 10);
+            let allowed = |node: u32| passes(fixture.order[node as usize]) && !exclude.contains(&node);
+            assert!(found.iter().all(|&(node, _)| allowed(node)), "{name}");
+            hits += truth.iter().filter(|hit| found.contains(hit)).count();
+        }
+        assert!(hits >= 950, "{name}: {hits} of 1000");
+    }
+}
+
+#[test]
+fn tiny_and_degenerate_sets_answer_all_they_have() {
+    let cases: [Vec<Vec<f32>>; 6] = [
+        vec![vec![1.0, 2.0]],
+        vec![vec![1.0, 2.0], vec![-1.0, 0.5]],
+        clustered(40, 5, 4, 10.0, 1),
+        vec![vec![0.5; 7]; 300],
+        vec![vec![0.0; 3]; 50],
+        clustered(150, 4, 3, 1.0, 2).into_iter().flat_map(|v| [v.clone(), v]).collect(),
+    ];
+    for vectors in cases {
+        for metric in [Metric::Dot, Metric::L2] {
+            let fixture = fixture(&vectors, metric, &BuildOptions { m: 4, ..BuildOptions::new(metric) });
+            let n = vectors.len();
+            structure(&fixture.built.graph(), n).unwrap();
+            assert_eq!(unreachable(&fixture.built.graph()), 0, "{n} items");
+            let searcher = Searcher::new(fixture.built.graph(), fixture.rows.matrix(n), None);
+            let (mut query, mut found) = (Query::default(), Vec::new());
+            query.prepare(fixture.rows.layout, &vectors[0]).unwrap();
+            let options = SearchOptions { k: n + 5, ef: 10 };
+            searcher.search(&query, &query, options, Filter::default(), &mut Scratch::default(), &mut found);
+            let mut nodes: Vec<u32> = found.iter().map(|&(node, _)| node).collect();
+            nodes.sort_unstable();
+            assert_eq!(nodes, (0..n as u32).collect::<Vec<_>>(), "{metric}");
+            assert!(found.windows(2).all(|pair| pair[0].1 >= pair[1].1));
+        }
+    }
+}
+
+#[test]
+fn an_empty_graph_answers_nothing() {
+    let layout = Layout { codec: Codec::Int8, dim: 4 };
+    let built =
+        build(Matrix::new(layout, &[], &[], &[]).unwrap(), Metric::Dot, &BuildOptions::new(Metric::Dot), &[], &|_| ());
+    let searcher = Searcher::new(built.graph(), Matrix::new(layout, &[], &[], &[]).unwrap(), None);
+    let (mut query, mut found) = (Query::default(), Vec::new());
+    query.prepare(layout, &[1.0; 4]).unwrap();
+    let options = SearchOptions { k: 3, ef: 10 };
+    searcher.search(&query, &query, options, Filter::default(), &mut Scratch::default(), &mut found);
+    assert!(found.is_empty());
+}
+
+#[test]
+fn nodes_that_no_link_leads_to_are_given_one_even_where_every_row_is_full() {
+    // Two rings of full rows, and no link from the first to the second.
+    let vectors = clustered(16, 6, 2, 1.0, 4);
+    let order: Vec<u32> = (0..16).collect();
+    let rows = Rows::new(Codec::Int8, Metric::Dot, &vectors, &order);
+    let ring = |node: u32| (1..5).map(move |step| node / 8 * 8 + (node + step) % 8);
+    let mut links: Vec<u32> = (0..16).flat_map(ring).collect();
+    let repaired = check::repair(&mut links, 4, &rows.matrix(16), kernel::best());
+    assert!(repaired >= 1);
+    let graph = Graph::new(2, &links, &[], &[]);
+    structure(&graph, 16).unwrap();
+    assert_eq!(unreachable(&graph), 0);
+}
