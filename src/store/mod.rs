@@ -21,4 +21,3 @@ pub use publish::{Encode, Ids, ReleaseSpec, Users, publish, verify};
 pub use reader::UserVectors;
 pub use release::{Addressing, FORMAT, Manifest, activate, current, release};
 
-pub use crate::input::Id as UserId;

@@ -5,7 +5,8 @@
 
 use twox_hash::XxHash3_64;
 
-use super::{Id, StoreError};
+use super::StoreError;
+use crate::input::Id;
 
 /// Bytes of a slot beyond its record: the tag.
 pub(super) const TAG_BYTES: usize = 2;

@@ -13,8 +13,9 @@ use twox_hash::XxHash3_64;
 
 use super::page::{self, FINGERPRINT_BYTES, HEADER_BYTES, Place};
 use super::release::{self, Addressing, FORMAT, Manifest};
-use super::{Id, StoreError, geometry, keys};
+use super::{StoreError, geometry, keys};
 use crate::codec::Codec;
+use crate::input::Id;
 use crate::kv::Kv;
 
 /// Pages gathered before a write. 4 MiB: some hundred pages, which amortises an fsync of the embedded home; the Redis

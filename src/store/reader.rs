@@ -2,7 +2,8 @@
 
 use super::page::{self, HashedPage, Place};
 use super::release::{self, Addressing, Manifest};
-use super::{Id, StoreError, keys};
+use super::{StoreError, keys};
+use crate::input::Id;
 use crate::kv::{KeyRange, Kv};
 
 /// The user vectors of one release: pinned when opened, and read from no other, whatever is published or activated
