@@ -1,6 +1,6 @@
 //! Writing a file so that nobody ever sees half of one.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -51,9 +51,7 @@ impl Writer {
         builder.prefix(".tonnage-").suffix(".tmp");
         // A temporary file is its owner's alone; what it becomes is as readable as the umask says.
         #[cfg(unix)]
-        let readable: Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        #[cfg(unix)]
-        builder.permissions(readable);
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
         let temp = builder.tempfile_in(folder(path)).map_err(fail)?;
         Self::over(path, temp)
     }
