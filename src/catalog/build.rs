@@ -15,7 +15,7 @@ use super::{CatalogError, Index, Meta, ids, section, tags};
 use crate::codec::{Codec, Layout, Matrix, Metric};
 use crate::file::{FileError, Mapped, Tag, Writer};
 use crate::graph::{self, BuildOptions, Built, order::order};
-use crate::input::{Id, Ids, Tags, Vectors, check_rows};
+use crate::input::{Ids, Tags, Vectors, check_rows};
 use crate::kernel;
 
 /// Bytes of decoded vectors that one task holds.
@@ -122,6 +122,12 @@ fn check(spec: &BuildSpec) -> Result<(), CatalogError> {
     if dim > kernel::MAX_DIM || n > i32::MAX as usize {
         let most = format!("at most {} of {} dimensions", i32::MAX, kernel::MAX_DIM);
         return setting("the number of items", most, format!("{n} of {dim}"));
+    }
+    if let Some(finer) = spec.finer.filter(|finer| !matches!(finer, Codec::F16 | Codec::F32)) {
+        return setting("the finer codec", "f16 or f32".into(), finer.to_string());
+    }
+    if let Some(row) = spec.tags.iter().flat_map(|tags| tags.rows.iter().flatten()).find(|&&row| row as usize >= n) {
+        return setting("the row of a tag", format!("below {n}"), row.to_string());
     }
     if let Some(ids) = spec.ids.or(spec.items.ids()) {
         check_rows("ids", n, ids.len())?;
@@ -283,7 +289,7 @@ fn meta(spec: &BuildSpec, built: &Built, ids: Option<&Ids>) -> Meta {
         seed: spec.graph.seed,
         layers: built.upper_lens.clone(),
         repaired: built.repaired as u32,
-        text_ids: ids.is_some_and(|ids| !ids.is_empty() && matches!(ids.get(0), Id::Text(_))),
+        text_ids: matches!(ids, Some(Ids::Text(_))),
         tags: spec.tags.map_or(0, |tags| tags.names.len() as u32),
     }
 }

@@ -10,7 +10,7 @@ pub(super) enum MappedIds<'a> {
     /// Numbers.
     U64(&'a [u64]),
     /// Texts: where each ends, and all of them end to end.
-    Text { ends: &'a [u64], text: &'a str },
+    Text { ends: &'a [u64], text: &'a [u8] },
 }
 
 /// Writes the ids of the nodes, `order[node]` being the row of each, and the nodes in order of id.
@@ -46,10 +46,7 @@ impl<'a> MappedIds<'a> {
         if !text {
             return Ok(Self::U64(numbers));
         }
-        let bytes = file.section(section::ID_TEXT)?;
-        // Only asked once the bytes were checked to be UTF-8, at opening.
-        let text = std::str::from_utf8(bytes).unwrap_or_default();
-        Ok(Self::Text { ends: numbers, text })
+        Ok(Self::Text { ends: numbers, text: file.section(section::ID_TEXT)? })
     }
 
     /// The id of a node; empty text where the file is broken.
@@ -59,8 +56,9 @@ impl<'a> MappedIds<'a> {
             Self::U64(numbers) => Id::U64(numbers[node]),
             Self::Text { ends, text } => {
                 let start = if node == 0 { 0 } else { ends[node - 1] as usize };
+                let id = text.get(start..ends[node] as usize).unwrap_or_default();
                 // As when the ids were read: text that spells a number is that number.
-                Id::parse(text.get(start..ends[node] as usize).unwrap_or_default())
+                Id::parse(std::str::from_utf8(id).unwrap_or_default())
             }
         }
     }

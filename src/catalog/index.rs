@@ -1,6 +1,7 @@
 //! An index file, opened.
 
 use std::path::Path;
+use std::sync::Mutex;
 
 use super::ids::MappedIds;
 use super::tags::MappedTags;
@@ -9,13 +10,15 @@ use crate::codec::{Codec, Layout, MAX_COMPONENT, Matrix, Metric, Query};
 use crate::file::{Mapped, Tag};
 use crate::graph::check::structure;
 use crate::graph::order::MAX_LAYERS;
-use crate::graph::search::ScratchPool;
-use crate::graph::{Filter, Graph, SearchOptions, SearchStats, Searcher};
+use crate::graph::{Filter, Graph, Scratch, SearchOptions, SearchStats, Searcher};
 use crate::input::Id;
 use crate::kernel;
 
 /// The largest `m` an index may have.
 pub(super) const MAX_M: u32 = 128;
+
+/// No vector has a bias beyond this, and with it no score leaves the range of `f32`.
+const MAX_BIAS: f32 = MAX_COMPONENT * MAX_COMPONENT * kernel::MAX_DIM as f32;
 
 /// An index, mapped and checked. Searches may come from any number of threads.
 #[derive(Debug)]
@@ -23,7 +26,19 @@ pub struct Index {
     file: Mapped,
     meta: Meta,
     profile: Profile,
-    scratch: ScratchPool,
+    workspaces: Mutex<Vec<Box<Workspace>>>,
+}
+
+/// What one search needs, kept for the next.
+#[derive(Debug, Default)]
+struct Workspace {
+    /// The query for the codes, and the one for the finer codes.
+    query: Query,
+    finer: Query,
+    /// The vector as it is compared.
+    floats: Vec<f32>,
+    scratch: Scratch,
+    found: Vec<(u32, f32)>,
 }
 
 /// An item that was found.
@@ -68,7 +83,7 @@ impl Index {
             }
             Err(_) => Profile::default(),
         };
-        let index = Self { file, meta, profile, scratch: ScratchPool::default() };
+        let index = Self { file, meta, profile, workspaces: Mutex::default() };
         index.check().map_err(malformed)?;
         Ok(index)
     }
@@ -161,13 +176,18 @@ impl Index {
         options: SearchOptions,
         filter: Filter,
     ) -> Result<(Vec<Hit>, SearchStats), CatalogError> {
-        let (query, finer, vector) = self.prepare(vector)?;
-        let searcher = self.searcher();
-        Ok(self.scratch.with(|scratch| {
-            let mut found = Vec::with_capacity(options.k.min(self.len()));
-            let stats = searcher.search(&query, &finer, options, filter, scratch, &mut found);
-            (self.hits(&found, &vector), stats)
-        }))
+        let taken = self.workspaces.lock().ok().and_then(|mut pool| pool.pop());
+        let mut space = taken.unwrap_or_default();
+        self.prepare(vector, &mut space)?;
+        let Workspace { query, finer, floats, scratch, found } = &mut *space;
+        let stats = self.searcher().search(query, finer, options, filter, scratch, found);
+        let metric = self.meta.metric;
+        let hit = |&(node, ranked_by): &(u32, f32)| Hit { node, score: metric.score(ranked_by, floats) };
+        let hits = found.iter().map(hit).collect();
+        if let Ok(mut pool) = self.workspaces.lock() {
+            pool.push(space);
+        }
+        Ok((hits, stats))
     }
 
     /// Codes and graph, to be searched without ids: for benchmarks and for callers that keep their own scratch.
@@ -184,36 +204,31 @@ impl Index {
         (layout(self.meta.codec), self.meta.finer.map(layout))
     }
 
-    fn hits(&self, found: &[(u32, f32)], vector: &[f32]) -> Vec<Hit> {
-        let score = |ranked_by| self.meta.metric.score(ranked_by, vector);
-        found.iter().map(|&(node, ranked_by)| Hit { node, score: score(ranked_by) }).collect()
-    }
-
-    /// The query for the codes, the one for the finer codes, and the vector as it is compared.
-    fn prepare(&self, vector: QueryVector) -> Result<(Query, Query, Vec<f32>), CatalogError> {
+    /// Brings a vector into the forms that it is searched by.
+    fn prepare(&self, vector: QueryVector, space: &mut Workspace) -> Result<(), CatalogError> {
         let (layout, finer_layout) = self.layouts();
-        let (mut query, mut finer) = (Query::default(), Query::default());
-        let mut floats = vec![0.0; self.dim()];
+        let Workspace { query, finer, floats, .. } = space;
+        floats.resize(self.dim(), 0.0);
         match vector {
             QueryVector::Floats(given) => {
                 if given.len() != self.dim() {
                     return Err(CatalogError::Dimensions { expected: self.dim(), got: given.len() });
                 }
                 floats.copy_from_slice(given);
-                Codec::F32.check(&floats)?;
-                self.meta.metric.prepare(&mut floats);
-                query.prepare(layout, &floats)?;
+                Codec::F32.check(floats)?;
+                self.meta.metric.prepare(floats);
+                query.prepare(layout, floats)?;
             }
             // A stored vector was brought into the metric's form before it was encoded.
             QueryVector::Record(codec, bytes) => {
-                crate::codec::record::decode(codec, bytes, &mut floats)?;
-                query.prepare_record(layout, codec, bytes)?;
+                crate::codec::record::decode(codec, bytes, floats)?;
+                query.prepare_record(layout, codec, bytes, floats)?;
             }
         }
         if let Some(layout) = finer_layout {
-            finer.prepare(layout, &floats)?;
+            finer.prepare(layout, floats)?;
         }
-        Ok((query, finer, floats))
+        Ok(())
     }
 
     fn ids(&self) -> Option<MappedIds<'_>> {
@@ -267,7 +282,7 @@ impl Index {
         use rayon::prelude::*;
         let inside = |numbers: &[f32], max: f32| numbers.par_iter().all(|x| x.abs() <= max);
         let scales = inside(self.numbers(section::SCALES), MAX_COMPONENT);
-        let biases = inside(self.numbers(section::BIASES), f32::MAX);
+        let biases = inside(self.numbers(section::BIASES), MAX_BIAS);
         let codes = match codec {
             Codec::F32 => inside(self.numbers(tag), MAX_COMPONENT),
             Codec::F16 => self.numbers::<half::f16>(tag).par_iter().all(|x| x.is_finite()),

@@ -28,19 +28,22 @@ impl Query {
         Ok(())
     }
 
-    /// Prepares a stored record for rows of `layout`. Integer codes are taken as they are when the rows are integers
-    /// as well, so that no float stands between a stored user and the items.
-    pub fn prepare_record(&mut self, layout: Layout, codec: Codec, bytes: &[u8]) -> Result<(), CodecError> {
-        if layout.has_scales() && matches!(codec, Codec::Int8 | Codec::Int4) {
-            self.codes.clear();
-            self.codes.resize(layout.padded_dim(), 0);
-            self.scale = record::codes(codec, bytes, &mut self.codes[..layout.dim])?;
-            Ok(())
-        } else {
-            let mut vector = vec![0.0; layout.dim];
-            record::decode(codec, bytes, &mut vector)?;
-            self.prepare(layout, &vector)
+    /// Prepares a stored record for rows of `layout`, `decoded` being the vector that it holds. Integer codes are taken
+    /// as they are when the rows are integers as well, so that no float stands between a stored user and the items.
+    pub fn prepare_record(
+        &mut self,
+        layout: Layout,
+        codec: Codec,
+        bytes: &[u8],
+        decoded: &[f32],
+    ) -> Result<(), CodecError> {
+        if !(layout.has_scales() && matches!(codec, Codec::Int8 | Codec::Int4)) {
+            return self.prepare(layout, decoded);
         }
+        self.codes.clear();
+        self.codes.resize(layout.padded_dim(), 0);
+        self.scale = record::codes(codec, bytes, &mut self.codes[..layout.dim])?;
+        Ok(())
     }
 
     /// Takes a row of a matrix as the query for the same matrix.
@@ -134,7 +137,9 @@ mod tests {
                 let mut bytes = vec![0; codec.bytes_per_vector(dim)];
                 record::encode(codec, &vector, &mut bytes).unwrap();
                 let (mut query, mut score) = (Query::default(), [0.0]);
-                query.prepare_record(layout, codec, &bytes).unwrap();
+                let mut decoded = vec![0.0; dim];
+                record::decode(codec, &bytes, &mut decoded).unwrap();
+                query.prepare_record(layout, codec, &bytes, &decoded).unwrap();
                 matrix.score(kernel::best(), &query, &[0], &mut score);
                 let norm: f32 = vector.iter().map(|x| x * x).sum();
                 prop_assert!((score[0] - norm).abs() <= 0.2 * dim as f32, "{codec} against {items}");

@@ -52,22 +52,31 @@ fn put_codes(codec: Codec, vector: &[f32], scale: f32, codes: &mut [u8]) {
 ///
 /// Panics for a float codec.
 pub fn codes(codec: Codec, record: &[u8], out: &mut [i8]) -> Result<f32, CodecError> {
-    check_length(codec, record, out.len())?;
+    let dim = out.len();
+    let (codes, scale) = split(codec, record, dim)?;
+    out.iter_mut().enumerate().for_each(|(at, code)| *code = code_at(codec, codes, at, dim));
+    Ok(scale)
+}
+
+/// The bytes of the codes, and the scale.
+fn split(codec: Codec, record: &[u8], dim: usize) -> Result<(&[u8], f32), CodecError> {
+    check_length(codec, record, dim)?;
     let (codes, scale) = record.split_at(record.len() - 2);
     let scale = bf16::from_le_bytes([scale[0], scale[1]]).to_f32();
     // The scale of the largest component that is encoded, rounded up, is the largest that is written.
-    if !(0.0..=1.01 * MAX_COMPONENT / codec.levels()).contains(&scale) {
-        return Err(CodecError::Damaged { codec });
+    if (0.0..=1.01 * MAX_COMPONENT / codec.levels()).contains(&scale) {
+        Ok((codes, scale))
+    } else {
+        Err(CodecError::Damaged { codec })
     }
+}
+
+fn code_at(codec: Codec, codes: &[u8], at: usize, dim: usize) -> i8 {
     match codec {
-        Codec::Int8 => out.copy_from_slice(bytemuck::cast_slice(codes)),
-        Codec::Int4 => {
-            let dim = out.len();
-            out.iter_mut().enumerate().for_each(|(at, code)| *code = get_int4(codes, at, dim));
-        }
+        Codec::Int8 => codes[at] as i8,
+        Codec::Int4 => get_int4(codes, at, dim),
         Codec::F32 | Codec::F16 => unreachable!("only integer codecs have codes"),
     }
-    Ok(scale)
 }
 
 /// Decodes a record into `out`, whose length is the dimension. Bytes that hold no finite vector are refused.
@@ -83,11 +92,12 @@ pub fn decode(codec: Codec, record: &[u8], out: &mut [f32]) -> Result<(), CodecE
             out.iter_mut().zip(halves).for_each(|(out, x)| *out = x);
         }
         Codec::Int8 | Codec::Int4 => {
-            let mut widened = vec![0; out.len()];
-            let scale = codes(codec, record, &mut widened)?;
-            out.iter_mut()
-                .zip(widened)
-                .for_each(|(out, code)| *out = (scale * f32::from(code)).clamp(-MAX_COMPONENT, MAX_COMPONENT));
+            let dim = out.len();
+            let (codes, scale) = split(codec, record, dim)?;
+            for (at, out) in out.iter_mut().enumerate() {
+                let code = f32::from(code_at(codec, codes, at, dim));
+                *out = (scale * code).clamp(-MAX_COMPONENT, MAX_COMPONENT);
+            }
         }
     }
     codec.check(out).map_err(|_| CodecError::Damaged { codec })

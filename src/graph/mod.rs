@@ -91,14 +91,14 @@ impl<'a> Graph<'a> {
 
     /// The layers above layer 0, highest first.
     fn upper_layers(&self) -> impl Iterator<Item = walk::Layer<'a>> {
-        let (upper, lens, cap) = (self.upper, self.upper_lens, self.upper_cap);
-        let starts = lens.iter().scan(0, move |start, &len| {
-            let this = *start;
-            *start += len as usize * cap;
-            Some((this, len as usize * cap))
-        });
-        let layers: Vec<_> = starts.map(|(start, len)| walk::Layer { links: &upper[start..][..len], cap }).collect();
-        layers.into_iter().rev()
+        let (upper, cap) = (self.upper, self.upper_cap);
+        let mut end = upper.len();
+        self.upper_lens.iter().rev().map(move |&len| {
+            let start = end - len as usize * cap;
+            let links = &upper[start..end];
+            end = start;
+            walk::Layer { links, cap }
+        })
     }
 
     fn base(&self) -> walk::Layer<'a> {

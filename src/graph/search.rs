@@ -1,11 +1,9 @@
 //! Searching: descend, walk, take the best, score them again by the finer codec.
 
-use std::sync::Mutex;
-
+use super::Graph;
 use super::exact;
 use super::scratch::{Scratch, better};
 use super::walk::{Bits, Effort, descend, walk};
-use super::{Graph, Scratch as Buffers};
 use crate::codec::{Matrix, Query};
 use crate::kernel::{self, Kernels};
 
@@ -44,23 +42,6 @@ pub struct Searcher<'a> {
     /// The same rows in a finer codec, to score the final candidates by.
     finer: Option<Matrix<'a>>,
     kernels: &'static Kernels,
-}
-
-/// Scratches that wait for the next search. Shared by all searchers of an index.
-#[derive(Debug, Default)]
-pub struct ScratchPool(Mutex<Vec<Box<Buffers>>>);
-
-impl ScratchPool {
-    /// Runs `work` with a scratch of the pool, or a new one.
-    pub fn with<R>(&self, work: impl FnOnce(&mut Buffers) -> R) -> R {
-        let taken = self.0.lock().ok().and_then(|mut pool| pool.pop());
-        let mut scratch = taken.unwrap_or_default();
-        let result = work(&mut scratch);
-        if let Ok(mut pool) = self.0.lock() {
-            pool.push(scratch);
-        }
-        result
-    }
 }
 
 impl<'a> Searcher<'a> {
