@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each includer uses a part; a helper fails by panicking
 
 pub mod releases;
+pub mod vectors;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

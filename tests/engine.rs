@@ -1,0 +1,419 @@
+//! A request from user id to items, on both homes, judged by an exhaustive computation.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::Path;
+
+use support::releases::{Named, publish_as, spec};
+use support::vectors::{numbers, write_npy};
+use tempfile::TempDir;
+use tonnage::catalog::{BuildSpec, CatalogError, Index, TagFilter, build};
+use tonnage::codec::{Codec, Metric};
+use tonnage::engine::users::{UserSource, publish};
+use tonnage::engine::{Answer, Ask, Engine, EngineError, MAX_K, Rung, Shape};
+use tonnage::graph::BuildOptions;
+use tonnage::input::{Id, Ids, Tags, Vectors};
+use tonnage::kv::Kv;
+use tonnage::store::{ReleaseSpec, UserVectors, activate};
+
+on_both_homes!(
+    answers_are_those_of_an_exhaustive_computation,
+    seen_items_never_come_back,
+    a_user_who_has_seen_all_but_three_gets_three_and_the_reason,
+    only_items_that_pass_the_tags_come,
+    a_tag_that_no_item_has_is_refused_with_examples,
+    a_stranger_gets_popular_items_under_the_same_rules,
+    a_stranger_to_an_index_without_popularity_gets_nothing_and_the_reason,
+    k_out_of_range_is_refused,
+    more_than_there_is_gives_all_and_the_reason,
+    users_of_another_index_are_refused,
+    users_of_other_dimensions_are_refused,
+    a_batch_answers_as_one_by_one,
+    every_user_codec_is_served,
+    scores_are_the_metrics_own,
+    users_without_ids_are_their_row_numbers,
+);
+
+const NS: &str = "e";
+const ITEMS: usize = 400;
+const USERS: usize = 100;
+const DIM: usize = 24;
+/// Rows of the items with the tag `rare`: half a percent of them.
+const RARE: [u32; 2] = [123, 321];
+
+/// What a trainer left, and the index made of it.
+struct World {
+    folder: TempDir,
+    metric: Metric,
+    items: Vec<f32>,
+    users: Vec<f32>,
+    item_names: Vec<String>,
+    user_names: Vec<String>,
+}
+
+impl World {
+    fn new(metric: Metric, codec: Codec) -> Self {
+        let world = Self {
+            folder: TempDir::new().unwrap(),
+            metric,
+            items: numbers(ITEMS * DIM, 1),
+            users: numbers(USERS * DIM, 2),
+            item_names: (0..ITEMS).map(|row| format!("item-{row}")).collect(),
+            user_names: (0..USERS).map(|row| format!("user-{row}")).collect(),
+        };
+        write_npy(&world.path("items.npy"), &world.items, DIM);
+        write_npy(&world.path("users.npy"), &world.users, DIM);
+        world.build("index.tng", codec, 1, true);
+        world
+    }
+
+    fn dot() -> Self {
+        Self::new(Metric::Dot, Codec::Int8)
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn build(&self, name: &str, codec: Codec, seed: u64, popularity: bool) {
+        let (items, users) = (open(&self.path("items.npy")), open(&self.path("users.npy")));
+        let ids = Ids::Text(self.item_names.iter().collect());
+        let rows = |wanted: &dyn Fn(u32) -> bool| (0..ITEMS as u32).filter(|&row| wanted(row)).collect();
+        let tags = Tags {
+            names: ["even", "odd", "rare"].map(str::to_owned).to_vec(),
+            rows: vec![rows(&|row| row % 2 == 0), rows(&|row| row % 2 == 1), RARE.to_vec()],
+        };
+        // the later the row, the more popular
+        let popular: Vec<f32> = (0..ITEMS).map(|row| row as f32).collect();
+        let spec = BuildSpec {
+            items: &items,
+            ids: Some(&ids),
+            tags: Some(&tags),
+            popularity: popularity.then_some(&popular[..]),
+            users: Some(&users),
+            metric: self.metric,
+            codec,
+            finer: (codec == Codec::Int8).then_some(Codec::F16),
+            graph: BuildOptions { seed, ..BuildOptions::new(self.metric) },
+            release: "monday",
+            profile: true,
+        };
+        build(&spec, &self.path(name), &|_| ()).unwrap();
+    }
+
+    /// Publishes the users for the index of that name and joins both.
+    async fn engine_of<K: Kv + Clone>(&self, kv: &K, name: &str, codec: Codec) -> Engine<K> {
+        let (index, users) = (Index::open(&self.path(name)).unwrap(), open(&self.path("users.npy")));
+        let ids = Ids::Text(self.user_names.iter().collect());
+        let source = UserSource::new(&index, &users, Some(&ids), codec).unwrap();
+        let release = format!("{name}-{codec}");
+        publish(kv, NS, &release, &source, &mut |_| ()).await.unwrap();
+        activate(kv, NS, &release).await.unwrap();
+        Engine::new(index, UserVectors::open(kv.clone(), NS).await.unwrap()).unwrap()
+    }
+
+    async fn engine<K: Kv + Clone>(&self, kv: &K) -> Engine<K> {
+        self.engine_of(kv, "index.tng", Codec::Int8).await
+    }
+
+    /// The score of an item for a user, in `f64`.
+    fn score(&self, user: usize, item: usize) -> f64 {
+        let (user, item) = (&self.users[user * DIM..][..DIM], &self.items[item * DIM..][..DIM]);
+        let sum = |f: &dyn Fn(f64, f64) -> f64| user.iter().zip(item).map(|(&u, &i)| f(u.into(), i.into())).sum();
+        match self.metric {
+            Metric::Dot => sum(&|u, i| u * i),
+            Metric::Cosine => {
+                let norms: [f64; 2] = [sum(&|u, _| u * u), sum(&|_, i| i * i)];
+                sum(&|u, i| u * i) / (norms[0] * norms[1]).sqrt()
+            }
+            Metric::L2 => -sum(&|u, i| (u - i) * (u - i)),
+        }
+    }
+
+    /// Rows of the best `k` items that are allowed, every item scored.
+    fn best(&self, user: usize, k: usize, allowed: impl Fn(u32) -> bool) -> Vec<u32> {
+        let mut rows: Vec<u32> = (0..ITEMS as u32).filter(|&row| allowed(row)).collect();
+        rows.sort_by(|&a, &b| self.score(user, b as usize).total_cmp(&self.score(user, a as usize)));
+        rows.truncate(k);
+        rows
+    }
+
+    fn ask<K: Kv>(&self, engine: &Engine<K>, user: usize, seen: &[u32]) -> Ask<'_> {
+        let seen = engine.seen(seen.iter().map(|&row| Id::parse(&self.item_names[row as usize])));
+        Ask { user: Id::parse(&self.user_names[user]), seen }
+    }
+
+    /// Answers for every user, who has seen the items that `seen` says.
+    async fn answers<K: Kv>(&self, engine: &Engine<K>, shape: &Shape, seen: &[u32]) -> Vec<Answer> {
+        let asks: Vec<Ask> = (0..USERS).map(|user| self.ask(engine, user, seen)).collect();
+        engine.recommend(&asks, shape).await.unwrap()
+    }
+
+    /// Share of the exact answers that came, over all users.
+    async fn recall<K: Kv>(&self, engine: &Engine<K>) -> f64 {
+        let answers = self.answers(engine, &shape(10), &[]).await;
+        let hits = answers.iter().enumerate().map(|(user, answer)| {
+            let exact = self.best(user, 10, |_| true);
+            rows(engine, answer).iter().filter(|row| exact.contains(row)).count()
+        });
+        hits.sum::<usize>() as f64 / (10 * USERS) as f64
+    }
+}
+
+fn open(path: &Path) -> Vectors {
+    Vectors::open(path).unwrap()
+}
+
+fn shape(k: usize) -> Shape {
+    Shape { k, ef: None, tags: TagFilter::default() }
+}
+
+fn tagged(k: usize, any: &[&str], none: &[&str]) -> Shape {
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+    Shape { k, ef: None, tags: TagFilter { any: names(any), none: names(none) } }
+}
+
+/// Rows of an answer's items in the trainer's files, by their ids; never one twice, and the best first.
+fn rows<K: Kv>(engine: &Engine<K>, answer: &Answer) -> Vec<u32> {
+    assert!(answer.items.is_sorted_by(|a, b| a.score >= b.score));
+    let row = |id: String| id.strip_prefix("item-").unwrap().parse().unwrap();
+    let rows: Vec<u32> = answer.items.iter().map(|hit| row(engine.index().id(hit.node).to_string())).collect();
+    let mut unique = rows.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    assert_eq!(unique.len(), rows.len(), "an item came twice: {rows:?}");
+    rows
+}
+
+async fn answers_are_those_of_an_exhaustive_computation<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    let engine = world.engine(&kv).await;
+    let recall = world.recall(&engine).await;
+    assert!(recall >= 0.95, "recall@10 is {recall}");
+    for answer in world.answers(&engine, &shape(10), &[]).await {
+        assert_eq!((answer.items.len(), answer.rung, &answer.short), (10, Rung::Vector, &None));
+        assert!(answer.distances > 0);
+    }
+}
+
+async fn seen_items_never_come_back<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    let engine = world.engine(&kv).await;
+    for user in 0..20 {
+        // the items that would come, and then hundreds of the best
+        for many in [10, 300] {
+            let seen = world.best(user, many, |_| true);
+            let asks = [world.ask(&engine, user, &seen)];
+            let answers = engine.recommend(&asks, &shape(10)).await.unwrap();
+            let got = rows(&engine, &answers[0]);
+            assert_eq!((got.len(), &answers[0].short), (10, &None), "user {user}, {many} seen");
+            assert!(got.iter().all(|row| !seen.contains(row)), "user {user}, {many} seen");
+            let exact = world.best(user, 10, |row| !seen.contains(&row));
+            assert!(got.iter().filter(|row| exact.contains(row)).count() >= 8, "user {user}, {many} seen");
+        }
+    }
+}
+
+async fn a_user_who_has_seen_all_but_three_gets_three_and_the_reason<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    let engine = world.engine(&kv).await;
+    let left = [5, 77, 399];
+    let seen: Vec<u32> = (0..ITEMS as u32).filter(|row| !left.contains(row)).collect();
+    for (user, answer) in world.answers(&engine, &shape(10), &seen).await.iter().enumerate() {
+        let mut got = rows(&engine, answer);
+        got.sort_unstable();
+        assert_eq!(got, left, "user {user}");
+        let short = answer.short.as_ref().unwrap();
+        assert!(short.contains("3 of 10") && short.contains("397 are seen"), "{short}");
+    }
+}
+
+async fn only_items_that_pass_the_tags_come<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    let engine = world.engine(&kv).await;
+    type Passes = fn(u32) -> bool;
+    let cases: [(Shape, Passes); 5] = [
+        (tagged(10, &["even"], &[]), |row| row % 2 == 0),
+        (tagged(10, &[], &["even"]), |row| row % 2 == 1),
+        (tagged(10, &["even", "rare"], &[]), |row| row % 2 == 0 || RARE.contains(&row)),
+        (tagged(10, &["odd"], &["rare"]), |row| row % 2 == 1 && !RARE.contains(&row)),
+        (tagged(2, &["rare"], &[]), |row| RARE.contains(&row)),
+    ];
+    for (shape, passes) in &cases {
+        let mut hits = 0;
+        for (user, answer) in world.answers(&engine, shape, &[]).await.iter().enumerate() {
+            let got = rows(&engine, answer);
+            assert!(got.iter().all(|&row| passes(row)), "{:?}: {got:?}", shape.tags);
+            assert_eq!((got.len(), &answer.short), (shape.k, &None), "{:?}", shape.tags);
+            let exact = world.best(user, shape.k, passes);
+            hits += got.iter().filter(|row| exact.contains(row)).count();
+        }
+        assert!(hits as f64 >= 0.95 * (shape.k * USERS) as f64, "{:?}: {hits} of {}", shape.tags, shape.k * USERS);
+    }
+    // more wanted than have the tag, and none left of them
+    let answers = world.answers(&engine, &tagged(10, &["rare"], &[]), &RARE[..1]).await;
+    assert_eq!(rows(&engine, &answers[0]), RARE[1..]);
+    let short = answers[0].short.as_ref().unwrap();
+    assert!(short.contains("1 of 10") && short.contains("2 of 400 pass the tags"), "{short}");
+    let answers = world.answers(&engine, &tagged(10, &["even"], &["even"]), &[]).await;
+    assert!(answers.iter().all(|answer| answer.items.is_empty() && answer.short.is_some()));
+}
+
+async fn a_tag_that_no_item_has_is_refused_with_examples<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    let engine = world.engine(&kv).await;
+    let asks = [world.ask(&engine, 0, &[])];
+    for shape in [tagged(10, &["evne"], &[]), tagged(10, &["even"], &["evne"])] {
+        let error = engine.recommend(&asks, &shape).await.unwrap_err();
+        assert!(matches!(error, EngineError::Catalog(CatalogError::UnknownTag { .. })), "{error}");
+        let message = error.to_string();
+        assert!(["\"evne\"", "3 tags", "even, odd, rare"].iter().all(|part| message.contains(part)), "{message}");
+    }
+}
+
+async fn a_stranger_gets_popular_items_under_the_same_rules<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    let engine = world.engine(&kv).await;
+    let stranger = |seen: &[u32]| Ask { user: Id::parse("nobody"), ..world.ask(&engine, 0, seen) };
+    let cases = [
+        (shape(4), vec![], vec![399, 398, 397, 396]),
+        (shape(4), vec![399, 397], vec![398, 396, 395, 394]),
+        (tagged(3, &["even"], &[]), vec![398], vec![396, 394, 392]),
+        (tagged(3, &[], &["odd"]), vec![], vec![398, 396, 394]),
+        (tagged(3, &["rare"], &[]), vec![], vec![321, 123]),
+    ];
+    for (shape, seen, expected) in cases {
+        let answers = engine.recommend(&[stranger(&seen)], &shape).await.unwrap();
+        assert_eq!(rows(&engine, &answers[0]), expected);
+        assert_eq!((answers[0].rung, answers[0].distances), (Rung::Popularity, 0));
+        assert_eq!(answers[0].short.is_some(), expected.len() < shape.k);
+    }
+    // beside a user who is known
+    let answers = engine.recommend(&[world.ask(&engine, 1, &[]), stranger(&[])], &shape(5)).await.unwrap();
+    assert_eq!(answers.iter().map(|answer| answer.rung).collect::<Vec<_>>(), [Rung::Vector, Rung::Popularity]);
+}
+
+async fn a_stranger_to_an_index_without_popularity_gets_nothing_and_the_reason<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    world.build("plain.tng", Codec::Int8, 1, false);
+    let engine = world.engine_of(&kv, "plain.tng", Codec::Int8).await;
+    let ask = Ask { user: Id::U64(7), seen: Vec::new() };
+    let answers = engine.recommend(&[ask], &shape(10)).await.unwrap();
+    assert!(answers[0].items.is_empty());
+    assert!(answers[0].short.as_ref().unwrap().contains("--popularity"));
+}
+
+async fn k_out_of_range_is_refused<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    let engine = world.engine(&kv).await;
+    for k in [0, MAX_K + 1, usize::MAX] {
+        let error = engine.recommend(&[world.ask(&engine, 0, &[])], &shape(k)).await.unwrap_err();
+        assert!(matches!(error, EngineError::K { got } if got == k));
+        assert!(error.to_string().contains("1 to 10000"), "{error}");
+    }
+}
+
+async fn more_than_there_is_gives_all_and_the_reason<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    let engine = world.engine(&kv).await;
+    for k in [ITEMS + 1, MAX_K] {
+        let answers = engine.recommend(&[world.ask(&engine, 3, &[])], &shape(k)).await.unwrap();
+        assert_eq!(rows(&engine, &answers[0]).len(), ITEMS);
+        assert!(answers[0].short.as_ref().unwrap().contains(&format!("{ITEMS} of {k}")));
+    }
+    let answers = engine.recommend(&[world.ask(&engine, 3, &[])], &shape(ITEMS)).await.unwrap();
+    assert_eq!((answers[0].items.len(), &answers[0].short), (ITEMS, &None));
+}
+
+async fn users_of_another_index_are_refused<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    world.build("other.tng", Codec::Int8, 2, true);
+    world.engine_of(&kv, "other.tng", Codec::Int8).await;
+    let index = Index::open(&world.path("index.tng")).unwrap();
+    let fingerprint = format!("{:016x}", index.fingerprint());
+    let error = Engine::new(index, UserVectors::open(kv, NS).await.unwrap()).err().unwrap();
+    assert!(matches!(error, EngineError::MixedReleases { .. }), "{error}");
+    let message = error.to_string();
+    assert!(message.contains(&fingerprint) && message.contains("publish the users for this index"), "{message}");
+}
+
+async fn users_of_other_dimensions_are_refused<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    let index = Index::open(&world.path("index.tng")).unwrap();
+    // when they are to be published
+    write_npy(&world.path("short.npy"), &numbers(8 * 10, 3), 8);
+    let users = open(&world.path("short.npy"));
+    let error = UserSource::new(&index, &users, None, Codec::Int8).unwrap_err();
+    assert!(matches!(error, CatalogError::Dimensions { expected: DIM, got: 8 }), "{error}");
+    // when they are published for another index
+    publish_as(&kv, &spec("other"), Named::Dense, 10).await.unwrap();
+    let open = async |name: &str| UserVectors::open_release(kv.clone(), support::releases::NS, name).await.unwrap();
+    let error = Engine::new(Index::open(index.path()).unwrap(), open("other").await).err().unwrap();
+    assert!(matches!(error, EngineError::MixedReleases { .. }), "{error}");
+    // and when something has published them under this index's fingerprint
+    let forged = ReleaseSpec { fingerprint: index.fingerprint(), ..spec("forged") };
+    publish_as(&kv, &forged, Named::Dense, 10).await.unwrap();
+    let error = Engine::new(index, open("forged").await).err().unwrap();
+    assert!(matches!(error, EngineError::Dimensions { expected: DIM, got: 8 }), "{error}");
+}
+
+async fn a_batch_answers_as_one_by_one<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    let engine = world.engine(&kv).await;
+    let seen = |user: usize| world.best(user, user * 3, |_| true);
+    let mut asks: Vec<Ask> = (0..USERS).map(|user| world.ask(&engine, user, &seen(user))).collect();
+    asks.insert(50, Ask { user: Id::parse("nobody"), seen: Vec::new() });
+    asks.push(asks[7].clone()); // the same user twice
+    let shape = tagged(7, &["even"], &["rare"]);
+    let batch = engine.recommend(&asks, &shape).await.unwrap();
+    assert_eq!(batch.len(), asks.len());
+    for (ask, answer) in asks.iter().zip(&batch) {
+        assert_eq!(&engine.recommend(std::slice::from_ref(ask), &shape).await.unwrap()[0], answer);
+    }
+    assert!(engine.recommend(&[], &shape).await.unwrap().is_empty());
+}
+
+async fn every_user_codec_is_served<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    for (codec, floor) in [(Codec::Int4, 0.75), (Codec::Int8, 0.95), (Codec::F16, 0.95), (Codec::F32, 0.95)] {
+        let engine = world.engine_of(&kv, "index.tng", codec).await;
+        let recall = world.recall(&engine).await;
+        assert!(recall >= floor, "recall@10 of users as {codec} is {recall}");
+    }
+}
+
+async fn scores_are_the_metrics_own<K: Kv + Clone>(kv: K) {
+    for metric in [Metric::Dot, Metric::Cosine, Metric::L2] {
+        for codec in [Codec::F32, Codec::Int8] {
+            let world = World::new(metric, codec);
+            let name = format!("{metric}-{codec}.tng");
+            std::fs::rename(world.path("index.tng"), world.path(&name)).unwrap();
+            let engine = world.engine_of(&kv, &name, Codec::F32).await;
+            assert!(world.recall(&engine).await >= 0.95, "{metric}, {codec}");
+            for (user, answer) in world.answers(&engine, &shape(10), &[]).await.iter().enumerate() {
+                for (hit, row) in answer.items.iter().zip(rows(&engine, answer)) {
+                    let exact = world.score(user, row as usize);
+                    // f32 sums; the finer codes of int8 are halves, with 11 bits
+                    let close = (1.0 + exact.abs()) * if codec == Codec::F32 { 1e-6 } else { 5e-4 };
+                    let off = (f64::from(hit.score) - exact).abs();
+                    assert!(off <= close, "{metric}, {codec}: {} for {exact}", hit.score);
+                }
+            }
+        }
+    }
+}
+
+async fn users_without_ids_are_their_row_numbers<K: Kv + Clone>(kv: K) {
+    let world = World::dot();
+    let index = Index::open(&world.path("index.tng")).unwrap();
+    let users = open(&world.path("users.npy"));
+    let source = UserSource::new(&index, &users, None, Codec::F32).unwrap();
+    publish(&kv, NS, "rows", &source, &mut |_| ()).await.unwrap();
+    activate(&kv, NS, "rows").await.unwrap();
+    let engine = Engine::new(index, UserVectors::open(kv, NS).await.unwrap()).unwrap();
+    let asks = [42, USERS as u64].map(|user| Ask { user: Id::U64(user), seen: Vec::new() });
+    let answers = engine.recommend(&asks, &shape(1)).await.unwrap();
+    assert_eq!(rows(&engine, &answers[0]), world.best(42, 1, |_| true));
+    assert_eq!(answers[1].rung, Rung::Popularity);
+}
