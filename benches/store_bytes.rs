@@ -14,8 +14,9 @@ use serde::Serialize;
 use support::RedisServer;
 use support::releases::number;
 use tonnage::codec::Codec;
+use tonnage::input::Id;
 use tonnage::kv::{Kv, RedisKv};
-use tonnage::store::{Id, Ids, ReleaseSpec, Users, activate, publish};
+use tonnage::store::{Ids, ReleaseSpec, Users, activate, publish};
 
 const DIM: u32 = 64;
 const RECORD_BYTES: usize = Codec::Int8.bytes_per_vector(DIM as usize);

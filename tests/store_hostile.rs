@@ -5,8 +5,9 @@ mod support;
 
 use support::RedisServer;
 use support::releases::{NS, Named, fingerprint, number, page_key, publish_as, publish_users, record, spec};
+use tonnage::input::Id;
 use tonnage::kv::{Kv, KvError, RedisKv, RedisOptions};
-use tonnage::store::{Addressing, Ids, StoreError, UserId, UserVectors, Users, activate, current, publish, verify};
+use tonnage::store::{Addressing, Ids, StoreError, UserVectors, Users, activate, current, publish, verify};
 
 on_both_homes!(
     a_slot_of_another_release_is_refused,
@@ -31,9 +32,9 @@ async fn a_slot_of_another_release_is_refused<K: Kv + Clone>(kv: K) {
     mixed[5 * 12..6 * 12].copy_from_slice(&other[5 * 12..6 * 12]);
     mixed[7 * 12..8 * 12].fill(0);
     put(&kv, &page_key(&ours, 0), mixed).await;
-    let got = reader.get(&[UserId::U64(4), UserId::U64(7)]).await.unwrap();
+    let got = reader.get(&[Id::U64(4), Id::U64(7)]).await.unwrap();
     assert_eq!(got, [Some(record(fingerprint("ours"), 4)), None]); // zeros are nobody
-    let error = reader.get(&[UserId::U64(4), UserId::U64(5)]).await.unwrap_err();
+    let error = reader.get(&[Id::U64(4), Id::U64(5)]).await.unwrap_err();
     let (expected, got) = (ours.tag(), theirs.tag());
     assert!(matches!(error, StoreError::MixedRelease { expected: e, got: g } if (e, g) == (expected, got)), "{error}");
     assert!(matches!(verify(&kv, NS, &ours).await, Err(StoreError::Corrupt { .. })));
@@ -44,7 +45,7 @@ async fn a_cut_or_lost_page_is_an_error_and_not_an_absent_user<K: Kv + Clone>(kv
         let manifest = publish_users(&kv, &format!("{named:?}"), named, 1).await;
         let reader = UserVectors::open_release(kv.clone(), NS, &manifest.name).await.unwrap();
         let key = page_key(&manifest, 0);
-        let id = [UserId::U64(0)]; // row 0 is number 0 too
+        let id = [Id::U64(0)]; // row 0 is number 0 too
         let page = get(&kv, &key).await;
         assert_eq!(reader.get(&id).await.unwrap(), [Some(record(manifest.fingerprint, 0))]);
         for length in 1..page.len() {
@@ -62,7 +63,7 @@ async fn a_page_in_the_place_of_another_is_refused<K: Kv + Clone>(kv: K) {
     let manifest = publish_users(&kv, "a", Named::Numbers, 3_000).await;
     let theirs = publish_users(&kv, "b", Named::Numbers, 3_000).await;
     let reader = UserVectors::open_release(kv.clone(), NS, "a").await.unwrap();
-    let ids: Vec<_> = (0..3_000).map(|row| UserId::U64(number(row))).collect();
+    let ids: Vec<_> = (0..3_000).map(|row| Id::U64(number(row))).collect();
     assert!(reader.get(&ids).await.unwrap().iter().all(Option::is_some));
     for other in [page_key(&manifest, 2), page_key(&theirs, 1)] {
         put(&kv, &page_key(&manifest, 1), get(&kv, &other).await).await;
@@ -75,7 +76,7 @@ async fn every_flipped_byte_of_a_hashed_page_is_refused() {
     let (kv, _folder) = support::embedded().await;
     let manifest = publish_users(&kv, "a", Named::Numbers, 5).await;
     let reader = UserVectors::open_release(kv.clone(), NS, "a").await.unwrap();
-    let (key, id) = (page_key(&manifest, 0), [UserId::U64(number(2))]);
+    let (key, id) = (page_key(&manifest, 0), [Id::U64(number(2))]);
     let page = get(&kv, &key).await;
     for at in 0..page.len() {
         let mut flipped = page.clone();
@@ -97,7 +98,7 @@ async fn a_flipped_byte_of_a_dense_page_is_found_by_verify_and_a_flipped_tag_by_
         flipped[at] ^= 0x10;
         put(&kv, &key, flipped).await;
         assert!(verify(&kv, NS, &manifest).await.is_err(), "byte {at}");
-        let got = reader.get(&[UserId::U64(at as u64 / 12)]).await;
+        let got = reader.get(&[Id::U64(at as u64 / 12)]).await;
         assert_eq!(got.is_err(), at % 12 >= 10, "byte {at}");
     }
 }
@@ -167,7 +168,7 @@ async fn a_forged_manifest_is_refused() {
     // what holds together and is merely wrong finds no such page, or a slot of another size
     put(&kv, b"t:r:a", sealed(&json.replace(r#""dim":8"#, r#""dim":65536"#).replace(&slots, r#""slots":1"#))).await;
     let reader = UserVectors::open(kv.clone(), NS).await.unwrap();
-    assert!(reader.get(&[UserId::U64(4)]).await.is_err());
+    assert!(reader.get(&[Id::U64(4)]).await.is_err());
 }
 
 #[tokio::test]

@@ -9,10 +9,9 @@ use std::time::Duration;
 use support::releases::{
     NS, Named, SHORT_GRACE, fingerprint, number, page_key, publish_as, publish_users, record, spec, texts,
 };
+use tonnage::input::Id;
 use tonnage::kv::Kv;
-use tonnage::store::{
-    Addressing, Ids, StoreError, UserId, UserVectors, Users, activate, current, publish, release, verify,
-};
+use tonnage::store::{Addressing, Ids, StoreError, UserVectors, Users, activate, current, publish, release, verify};
 
 on_both_homes!(
     every_user_of_a_dense_release_is_read_back,
@@ -40,12 +39,12 @@ async fn every_user_of_a_dense_release_is_read_back<K: Kv + Clone>(kv: K) {
     activate(&kv, NS, "a").await.unwrap();
     let reader = UserVectors::open(kv, NS).await.unwrap();
     assert_eq!(reader.manifest(), &manifest);
-    let ids: Vec<_> = (0..2_000).map(UserId::U64).collect();
+    let ids: Vec<_> = (0..2_000).map(Id::U64).collect();
     let got = reader.get(&ids).await.unwrap();
     for (row, got) in (0..).zip(got) {
         assert_eq!(got, Some(record(manifest.fingerprint, row)), "row {row}");
     }
-    let absent = [UserId::U64(2_000), UserId::U64(u64::MAX), UserId::U64(1 << 32), UserId::Text("0"), UserId::U64(7)];
+    let absent = [Id::U64(2_000), Id::U64(u64::MAX), Id::U64(1 << 32), Id::Text("0"), Id::U64(7)];
     let got = reader.get(&absent).await.unwrap();
     assert_eq!(got, [None, None, None, None, Some(record(manifest.fingerprint, 7))]);
     assert!(reader.get(&[]).await.unwrap().is_empty());
@@ -58,8 +57,8 @@ async fn hashed_users_are_read_back<K: Kv + Clone>(kv: K, named: Named) {
     let reader = UserVectors::open(kv, NS).await.unwrap();
     let names = texts(6_000);
     let id = |row: u32| match named {
-        Named::Texts => UserId::Text(&names[row as usize]),
-        _ => UserId::U64(number(row)),
+        Named::Texts => Id::Text(&names[row as usize]),
+        _ => Id::U64(number(row)),
     };
     let ids: Vec<_> = (0..6_000).map(id).collect();
     for (row, got) in (0..).zip(reader.get(&ids).await.unwrap()) {
@@ -77,11 +76,11 @@ async fn every_user_of_a_hashed_release_is_read_back_by_text<K: Kv + Clone>(kv: 
 }
 
 async fn a_release_of_one_user_is_a_release<K: Kv + Clone>(kv: K) {
-    for (name, named, id) in [("d", Named::Dense, UserId::U64(0)), ("h", Named::Texts, UserId::Text("user-0"))] {
+    for (name, named, id) in [("d", Named::Dense, Id::U64(0)), ("h", Named::Texts, Id::Text("user-0"))] {
         publish_users(&kv, name, named, 1).await;
         activate(&kv, NS, name).await.unwrap();
         let reader = UserVectors::open(kv.clone(), NS).await.unwrap();
-        let got = reader.get(&[id, UserId::U64(1), UserId::Text("")]).await.unwrap();
+        let got = reader.get(&[id, Id::U64(1), Id::Text("")]).await.unwrap();
         assert_eq!(got, [Some(record(fingerprint(name), 0)), None, None]);
     }
 }
@@ -94,7 +93,7 @@ async fn nothing_is_active_before_the_first_activation<K: Kv + Clone>(kv: K) {
     assert_eq!(release(&kv, NS, "a").await.unwrap(), manifest);
     // but it can be looked at by name
     let reader = UserVectors::open_release(kv, NS, "a").await.unwrap();
-    assert!(reader.get(&[UserId::U64(3)]).await.unwrap()[0].is_some());
+    assert!(reader.get(&[Id::U64(3)]).await.unwrap()[0].is_some());
 }
 
 async fn a_pinned_reader_keeps_its_release_when_another_is_activated<K: Kv + Clone>(kv: K) {
@@ -106,8 +105,8 @@ async fn a_pinned_reader_keeps_its_release_when_another_is_activated<K: Kv + Clo
     activate(&kv, NS, "tuesday").await.unwrap();
     assert_eq!(current(&kv, NS).await.unwrap().name, "tuesday");
     let fresh = UserVectors::open(kv.clone(), NS).await.unwrap();
-    let old = pinned.get(&[UserId::U64(42)]).await.unwrap();
-    let new = fresh.get(&[UserId::U64(number(42))]).await.unwrap();
+    let old = pinned.get(&[Id::U64(42)]).await.unwrap();
+    let new = fresh.get(&[Id::U64(number(42))]).await.unwrap();
     assert_eq!(old, [Some(record(fingerprint("monday"), 42))]);
     assert_eq!(new, [Some(record(fingerprint("tuesday"), 42))]);
     // and back
@@ -199,7 +198,7 @@ async fn a_source_that_fails_leaves_nothing<K: Kv + Clone>(kv: K) {
 }
 
 async fn two_users_with_one_id_are_refused_before_the_first_write<K: Kv + Clone>(kv: K) {
-    let id = |row: u32| UserId::U64(u64::from(if row == 77 { 5 } else { row }));
+    let id = |row: u32| Id::U64(u64::from(if row == 77 { 5 } else { row }));
     let encode = |_: &[u32], _: &mut [u8]| Err("not to be asked for".into());
     let users = Users { count: 500, ids: Ids::Listed(&id), encode: &encode };
     let error = publish(&kv, NS, &spec("a"), &users, &mut |_| ()).await.unwrap_err();

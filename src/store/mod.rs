@@ -2,7 +2,7 @@
 //!
 //! A user's encoded vector lives in a fixed-size *slot* of a *page*, because on Redis a key of its own costs more than
 //! the vector. A *release* is a set of pages under names of its own, its manifest, and one pointer that says which
-//! release is current: [`publish`] writes and verifies it, [`activate`] switches the pointer, and [`UserVectors`] reads
+//! release is current: [`publish()`] writes and verifies it, [`activate`] switches the pointer, and [`UserVectors`] reads
 //! from the one release it was opened on, whatever the pointer does meanwhile.
 //!
 //! The one thing to know: everything read back is untrusted. A page, slot or manifest that is not exactly what the
@@ -20,4 +20,3 @@ pub use error::StoreError;
 pub use publish::{Encode, Ids, ReleaseSpec, Users, publish, verify};
 pub use reader::UserVectors;
 pub use release::{Addressing, FORMAT, Manifest, activate, current, release};
-

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use tonnage::codec::Codec;
+use tonnage::input::Id;
 use tonnage::kv::Kv;
-use tonnage::store::{Ids, Manifest, ReleaseSpec, StoreError, UserId, Users, publish};
+use tonnage::store::{Ids, Manifest, ReleaseSpec, StoreError, Users, publish};
 
 /// Namespace of all tests.
 pub const NS: &str = "t";
@@ -54,8 +55,8 @@ pub fn fingerprint(name: &str) -> u64 {
 /// Publishes `count` users under `spec`.
 pub async fn publish_as<K: Kv>(kv: &K, spec: &ReleaseSpec, named: Named, count: u32) -> Result<Manifest, StoreError> {
     let texts = texts(count);
-    let by_number = |row| UserId::U64(number(row));
-    let by_text = |row: u32| UserId::Text(&texts[row as usize]);
+    let by_number = |row| Id::U64(number(row));
+    let by_text = |row: u32| Id::Text(&texts[row as usize]);
     let ids = match named {
         Named::Dense => Ids::Dense,
         Named::Numbers => Ids::Listed(&by_number),
