@@ -4,7 +4,7 @@
 //! so that layer `l` holds exactly the nodes `0..layer_len(l)`: the layers above are prefixes, no map between numbers
 //! exists, and node 0 is the entry. Whoever stores an index stores its rows in this order ([`order`]).
 //!
-//! Layers are searched by [`search`] and built by [`build`], which run the same [`walk`]: an unsorted pool, its best
+//! Layers are searched by [`search`] and built by [`mod@build`], which run the same walk: an unsorted pool, its best
 //! eight nodes expanded a step, all their unseen neighbours scored by one kernel call.
 //!
 //! The graph is that of Malkov and Yashunin (arXiv 1603.09320); nodes are inserted in batches that double
