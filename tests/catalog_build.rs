@@ -90,7 +90,9 @@ fn searches_find_the_true_best_and_give_their_true_scores() {
             // Norms from a tenth of the usual to ten times that.
             values.chunks_mut(DIM).for_each(|row| {
                 let stretch = 10_f32.powf(2.0 * random.uniform() - 1.0);
-                row.iter_mut().for_each(|x| *x *= stretch);
+                for x in row {
+                    *x *= stretch;
+                }
             });
         }
         let items = vectors(folder.path(), "items", DIM, &values);

@@ -169,7 +169,9 @@ fn forge_links(forger: &mut Forger, layers: &[u32]) {
     let links = forger.numbers::<u32>("links");
     for round in 0..40 {
         let mut swapped = links.clone();
-        (0..1 + round * 8).for_each(|_| swapped.swap(random.below(links.len()), random.below(links.len())));
+        for _ in 0..=8 * round {
+            swapped.swap(random.below(links.len()), random.below(links.len()));
+        }
         forger.may("links", &format!("{round} swaps"), bytemuck::cast_slice(&swapped).to_vec());
         let drawn: Vec<u32> = links.iter().map(|_| random.below(N) as u32).collect();
         forger.may("links", "drawn anew", bytemuck::cast_slice(&drawn).to_vec());
@@ -233,7 +235,9 @@ fn forge_json(forger: &mut Forger, layers: &[u32]) {
         let other = forger.bytes(text);
         forger.must(tag, "the other's", other);
         let deep = ["[".repeat(100_000), "{\"a\":".repeat(100_000), "nul".into(), "1".repeat(10_000), "\0".into()];
-        deep.into_iter().for_each(|text| forger.must(tag, "not what it is", text.into_bytes()));
+        for text in deep {
+            forger.must(tag, "not what it is", text.into_bytes());
+        }
     }
 }
 
@@ -356,7 +360,8 @@ fn exercise(index: &Index) {
             for filter in filters {
                 let (hits, _) = index.search(query, SearchOptions { k, ef }, filter).unwrap();
                 let mut nodes: Vec<u32> = hits.iter().map(|hit| hit.node).collect();
-                (nodes.sort_unstable(), nodes.dedup());
+                nodes.sort_unstable();
+                nodes.dedup();
                 assert!(hits.len() <= k && nodes.len() == hits.len(), "a hit came twice");
                 assert!(hits.iter().all(|hit| (hit.node as usize) < n && hit.score.is_finite()), "{hits:?}");
                 assert!(hits.windows(2).all(|pair| pair[0].score >= pair[1].score), "out of order: {hits:?}");
