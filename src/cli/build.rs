@@ -11,7 +11,7 @@ use super::out::{self, Output};
 use crate::catalog::{self, BuildSpec, Candidate, Index, Profile, SectionBytes, Stage};
 use crate::codec::{Codec, Metric};
 use crate::graph::BuildOptions;
-use crate::input::{Ids, Vectors, read_popularity, read_tags};
+use crate::input::{Ids, Vectors, check_rows, read_popularity, read_tags};
 
 /// Quantize item vectors, link them into a graph, measure the result and write one index file
 ///
@@ -117,6 +117,10 @@ fn build(args: &Args, out: Output) -> anyhow::Result<()> {
     let users = args.users.as_deref().map(Vectors::open).transpose()?;
     let ids = args.ids.as_deref().map(Ids::open).transpose()?;
     let rows = Ids::U64((0..items.rows() as u64).collect());
+    if let (Some(ids), Some(path)) = (&ids, &args.ids) {
+        // said here, before tags and popularity are looked up among the wrong ids
+        check_rows(&format!("{} for {}", path.display(), args.items.display()), items.rows(), ids.len())?;
+    }
     let known = ids.as_ref().or(items.ids()).unwrap_or(&rows);
     let tags = args.tags.as_deref().map(|path| read_tags(path, known)).transpose()?;
     let popularity = args.popularity.as_deref().map(|path| read_popularity(path, known)).transpose()?;

@@ -65,8 +65,10 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Verb::Recommend(args) => recommend::run(args, out),
         Verb::Demo(args) => demo::run(args, out),
         Verb::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "tonnage", &mut std::io::stdout());
-            Ok(())
+            // to memory first: it takes a closed pipe for a fault and panics
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "tonnage", &mut script);
+            out::line(String::from_utf8(script)?.trim_end())
         }
     }
 }
@@ -83,7 +85,8 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(engine) = cause.downcast_ref::<EngineError>() {
         return match engine {
             EngineError::Catalog(error) => Some(code_of_catalog(error)),
-            EngineError::Store(_) => Some(5),
+            EngineError::Store(error) => Some(code_of_store(error)),
+            EngineError::K { .. } => Some(2),
             _ => None,
         };
     }
@@ -93,7 +96,21 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<InputError>() {
         return Some(3);
     }
-    cause.is::<StoreError>().then_some(5).or_else(|| cause.is::<crate::kv::KvError>().then_some(5))
+    if let Some(error) = cause.downcast_ref::<StoreError>() {
+        return Some(code_of_store(error));
+    }
+    cause.is::<crate::kv::KvError>().then_some(5)
+}
+
+fn code_of_store(error: &StoreError) -> u8 {
+    match error {
+        // what was to be published could not be read
+        StoreError::Source(cause) => code_of(&**cause).unwrap_or(1),
+        StoreError::LeftBehind { cause, .. } => code_of_store(cause),
+        StoreError::DuplicateId { .. } => 3,
+        StoreError::BadName { .. } => 2,
+        _ => 5,
+    }
 }
 
 fn code_of_catalog(error: &CatalogError) -> u8 {

@@ -74,7 +74,7 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
     let index = Index::open(&args.index)?;
     let shape = Shape { k: args.k, ef: args.ef, tags: TagFilter { any: args.tag.clone(), none: args.not_tag.clone() } };
     super::runtime()?.block_on(async {
-        let kv = AnyKv::open(&args.store).await?;
+        let kv = AnyKv::open_existing(&args.store).await?;
         let engine = Engine::new(index, UserVectors::open(kv, &args.namespace).await?)?;
         match (&args.user, &args.users) {
             (Some(user), _) => one(&engine, user, args.seen.as_deref(), &shape, out).await,

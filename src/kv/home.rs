@@ -1,5 +1,6 @@
 //! Either home, chosen by an address on a command line.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::{EmbeddedKv, KeyRange, Kv, KvError, KvStats, RedisKv, RedisOptions};
@@ -23,6 +24,14 @@ impl AnyKv {
         } else {
             Ok(Self::Embedded(EmbeddedKv::open(address).await?))
         }
+    }
+
+    /// The same for those who only read: an embedded file that is missing is refused, not created.
+    pub async fn open_existing(address: &str) -> Result<Self, KvError> {
+        if !address.contains("://") && !Path::new(address).exists() {
+            return Err(KvError::File { path: address.to_owned(), detail: "there is no such file".to_owned() });
+        }
+        Self::open(address).await
     }
 }
 
