@@ -23,9 +23,11 @@ mod items;
 const N: usize = 60;
 const DIM: usize = 8;
 const M: usize = 4;
-/// The sections that a reader cannot do without. The rest may be absent.
-const NEEDED: [&str; 10] =
-    ["meta", "codes", "scales", "finer", "links", "upper", "ids", "id-text", "id-order", "tag-text"];
+/// The sections that a reader cannot do without, under any metric. The others may be absent or of another length.
+const NEEDED: [&str; 12] = [
+    "meta", "codes", "scales", "finer", "links", "upper", "ids", "id-text", "id-order", "tag-text", "tag-ends",
+    "tag-item",
+];
 
 /// The names and bytes of a file's sections, in order.
 type Sections = Vec<(String, Vec<u8>)>;
