@@ -89,7 +89,9 @@ fn ids(answer: &Value) -> Vec<String> {
 }
 
 fn is_number(value: &Value, names: &[&str]) {
-    names.iter().for_each(|name| assert!(value[name].is_number(), "{name} in {value}"));
+    for name in names {
+        assert!(value[name].is_number(), "{name} in {value}");
+    }
 }
 
 #[test]
@@ -135,7 +137,9 @@ fn codec_auto_takes_the_smallest_that_reaches_the_floor_and_shows_the_table() {
     let json = works(folder.path(), &format!("{line} --json")).json();
     let table = json["choice"].as_array().unwrap();
     assert!(table.len() >= 4);
-    table.iter().for_each(|row| is_number(row, &["bytes_per_item", "recall_at_10"]));
+    for row in table {
+        is_number(row, &["bytes_per_item", "recall_at_10"]);
+    }
     let good = table.iter().find(|row| row["recall_at_10"].as_f64().unwrap() >= 0.9).unwrap();
     assert_eq!((&json["codec"], &json["finer"]), (&good["codec"], &good["finer"]));
 }

@@ -41,6 +41,8 @@ const USERS: usize = 100;
 const DIM: usize = 24;
 /// Rows of the items with the tag `rare`: half a percent of them.
 const RARE: [u32; 2] = [123, 321];
+/// Whether the item of a row passes.
+type Passes = fn(u32) -> bool;
 
 /// What a trainer left, and the index made of it.
 struct World {
@@ -232,7 +234,6 @@ async fn a_user_who_has_seen_all_but_three_gets_three_and_the_reason<K: Kv + Clo
 async fn only_items_that_pass_the_tags_come<K: Kv + Clone>(kv: K) {
     let world = World::dot();
     let engine = world.engine(&kv).await;
-    type Passes = fn(u32) -> bool;
     let cases: [(Shape, Passes); 5] = [
         (tagged(10, &["even"], &[]), |row| row % 2 == 0),
         (tagged(10, &[], &["even"]), |row| row % 2 == 1),

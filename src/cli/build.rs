@@ -175,7 +175,7 @@ fn text(report: &Report, index: &Index) -> String {
         text += &choice_table(table, (report.codec, report.finer));
         text.push('\n');
     }
-    text += &format!(
+    let facts = format!(
         "{}: {} items of {} dimensions as {}{}, {}, release {} ({})\nbuilt in {:.1} s with {} of memory; {} items needed a link to be reachable\n\n",
         report.out.display(),
         report.items,
@@ -189,7 +189,7 @@ fn text(report: &Report, index: &Index) -> String {
         out::bytes(report.working_bytes),
         report.repaired,
     );
-    text + &profile_table(index.profile())
+    text + &facts + &profile_table(index.profile())
 }
 
 fn choice_table(table: &[Candidate], chosen: (Codec, Option<Codec>)) -> String {

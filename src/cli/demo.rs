@@ -125,7 +125,9 @@ fn cases(folder: &Path, item_ids: &Ids, user_ids: &Ids) -> anyhow::Result<Vec<Ca
         }
         Ok::<(), InputError>(())
     })?;
-    seen.iter_mut().for_each(|items: &mut Vec<u32>| items.sort_unstable());
+    for items in &mut seen {
+        items.sort_unstable();
+    }
     let mut cases = Vec::new();
     read_interactions(&folder.join("heldout.parquet"), |user, item| {
         if let (Some(user), Some(item)) = (user_index.find(user), item_index.find(item)) {
@@ -269,7 +271,7 @@ fn text(report: &Report) -> String {
     let mut text =
         format!("Debian 12 packages: {} items, {} users, {} dimensions\n\n", report.items, report.users, report.dim);
     for (package, items) in &report.recommendations {
-        text += &format!("{package}\n  {}\n", items.join(", "));
+        text.extend([package, "\n  ", &items.join(", "), "\n"]);
     }
     let rows = [
         ("recall@10 f16, every item scored", format!("{:.4}", report.recall_at_10.f16)),

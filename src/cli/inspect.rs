@@ -84,7 +84,8 @@ fn text(report: &Report) -> String {
         meta.repaired,
     );
     if let Some(graph) = &report.graph {
-        text += &format!("mean degree {:.1}; {} items unreachable\n\n", graph.mean_degree, graph.unreachable);
+        let walked = format!("mean degree {:.1}; {} items unreachable\n\n", graph.mean_degree, graph.unreachable);
+        text.push_str(&walked);
     }
     let rows = report
         .sections

@@ -32,7 +32,7 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     table.add_rows(rows);
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     let lines = table.to_string();
-    lines.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    lines.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
 }
 
 /// `1234567` as `1.23 MB`.

@@ -23,13 +23,15 @@ pub fn write_npy(path: &Path, values: &[f32], dim: usize) {
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend_from_slice(&(header.len() as u16).to_le_bytes());
     bytes.extend_from_slice(header.as_bytes());
-    values.iter().for_each(|value| bytes.extend_from_slice(&value.to_le_bytes()));
+    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
     std::fs::write(path, bytes).unwrap();
 }
 
 /// Writes `prefix-0`, `prefix-1` and so on, one a line.
 pub fn write_ids(path: &Path, prefix: &str, count: usize) {
     let mut text = String::new();
-    (0..count).for_each(|row| writeln!(text, "{prefix}-{row}").unwrap());
+    for row in 0..count {
+        writeln!(text, "{prefix}-{row}").unwrap();
+    }
     std::fs::write(path, text).unwrap();
 }
