@@ -97,12 +97,13 @@ pub fn build(
         write(spec, path, &order, rows, built)?;
         return Ok((Index::open(path)?, report));
     }
-    // The profile is measured on the very bytes that will be served: written, opened, and copied with the profile.
+    // The profile is measured on the very bytes that will be served: written, opened, and copied with the profile. One
+    // map at a time, since every page of a map that is touched counts as ours.
     let draft = draft_path(path)?;
     write(spec, &draft, &order, rows, built)?;
     progress(Stage::Measure);
-    let index = Index::open(&draft)?;
-    let profile = measure(&index, spec.items, &order, &Sample::take(spec.items, spec.users)?)?;
+    let sample = Sample::take(spec.items, spec.users)?;
+    let profile = measure(&Index::open(&draft)?, spec.items, &order, &sample)?;
     let profile = serde_json::to_vec(&profile).map_err(|error| malformed(path, &error))?;
     progress(Stage::Write);
     copy_with(&draft, path, section::PROFILE, &profile)?;
@@ -199,7 +200,8 @@ fn for_each_part(
         let pieces = vectors.par_chunks_mut(layout.dim * 1024).zip(rows.par_chunks(1024));
         pieces.try_for_each(|(vectors, rows)| spec.items.gather(rows, vectors))?;
         let bytes = &mut bytemuck::cast_slice_mut(&mut codes)[..rows.len() * layout.row_bytes()];
-        let (scales, biases) = encode_rows(spec.items, layout, spec.metric, vectors, |row| rows[row], bytes)?;
+        let (scales, biases) =
+            encode_rows(spec.items, layout, spec.metric, spec.finer, vectors, |row| rows[row], bytes)?;
         part(at * rows_per_part, &scales, &biases, bytes)?;
     }
     Ok(())

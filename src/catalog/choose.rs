@@ -34,18 +34,22 @@ pub fn choose(
     queries.chunks_mut(dim).for_each(|query| metric.prepare(query));
     let layout = |codec| Layout { codec, dim };
     let truth = top_by_codec(items, layout(Codec::F32), metric, &queries, 10)?;
-    let halves = top_by_codec(items, layout(Codec::F16), metric, &queries, 10)?;
+    // Vectors that halves cannot hold leave the other codecs to choose from.
+    let halves = match top_by_codec(items, layout(Codec::F16), metric, &queries, 10) {
+        Err(CatalogError::Vector { .. }) => None,
+        answers => Some(answers?),
+    };
     let mut table = Vec::new();
-    for codec in Codec::ALL {
+    for codec in Codec::ALL.into_iter().filter(|&codec| codec != Codec::F16 || halves.is_some()) {
         let found = top_by_codec(items, layout(codec), metric, &queries, RESCORED)?;
         let bytes = layout(codec).row_bytes() + if layout(codec).has_scales() { 4 } else { 0 };
         let alone = recall(&truth, found.iter().map(Vec::as_slice), 10);
         table.push(Candidate { codec, finer: None, bytes_per_item: bytes, recall_at_10: alone });
-        if layout(codec).has_scales() {
+        if let Some(halves) = halves.as_ref().filter(|_| layout(codec).has_scales()) {
             // Scored again by halves, the best ten are those of all that halves would choose among them.
             let again: Vec<Vec<(u32, f32)>> = found
                 .iter()
-                .zip(&halves)
+                .zip(halves)
                 .map(|(found, halves)| halves.iter().filter(|h| found.iter().any(|f| f.0 == h.0)).copied().collect())
                 .collect();
             let recall_at_10 = recall(&truth, again.iter().map(Vec::as_slice), 10);
@@ -54,12 +58,10 @@ pub fn choose(
         }
     }
     table.sort_by_key(|candidate| (candidate.bytes_per_item, candidate.finer.is_some()));
-    match table.iter().position(|candidate| candidate.recall_at_10 >= floor) {
-        Some(at) => Ok((table, at)),
-        None => {
-            let best = table.iter().max_by(|a, b| a.recall_at_10.total_cmp(&b.recall_at_10));
-            let (best, recall) = best.map_or((String::new(), 0.0), |best| (best.codec.to_string(), best.recall_at_10));
-            Err(CatalogError::Floor { floor, best, recall })
-        }
+    if let Some(at) = table.iter().position(|candidate| candidate.recall_at_10 >= floor) {
+        return Ok((table, at));
     }
+    let best = table.iter().max_by(|a, b| a.recall_at_10.total_cmp(&b.recall_at_10));
+    let (best, recall) = best.map_or((String::new(), 0.0), |best| (best.codec.to_string(), best.recall_at_10));
+    Err(CatalogError::Floor { floor, best, recall })
 }

@@ -26,7 +26,7 @@ pub struct Index {
     file: Mapped,
     meta: Meta,
     profile: Profile,
-    workspaces: Mutex<Vec<Box<Workspace>>>,
+    workspaces: Mutex<Vec<Workspace>>,
 }
 
 /// What one search needs, kept for the next.
@@ -179,7 +179,7 @@ impl Index {
         let taken = self.workspaces.lock().ok().and_then(|mut pool| pool.pop());
         let mut space = taken.unwrap_or_default();
         self.prepare(vector, &mut space)?;
-        let Workspace { query, finer, floats, scratch, found } = &mut *space;
+        let Workspace { query, finer, floats, scratch, found } = &mut space;
         let stats = self.searcher().search(query, finer, options, filter, scratch, found);
         let metric = self.meta.metric;
         let hit = |&(node, ranked_by): &(u32, f32)| Hit { node, score: metric.score(ranked_by, floats) };

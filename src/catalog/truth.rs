@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::CatalogError;
-use crate::codec::{Layout, Matrix, Metric, Query};
+use crate::codec::{Codec, Layout, Matrix, Metric, Query};
 use crate::input::Vectors;
 use crate::kernel;
 
@@ -34,7 +34,7 @@ pub fn top_by_codec(
     items.for_each_chunk(rows_per_chunk, |first, vectors| {
         let rows = vectors.len() / dim;
         let bytes = &mut bytemuck::cast_slice_mut(&mut codes)[..rows * layout.row_bytes()];
-        let (scales, biases) = encode_rows(items, layout, metric, vectors, |at| (first + at) as u32, bytes)?;
+        let (scales, biases) = encode_rows(items, layout, metric, None, vectors, |at| (first + at) as u32, bytes)?;
         let ids: Vec<u32> = (0..rows as u32).collect();
         let biases = if metric == Metric::L2 { &biases[..] } else { &[] };
         let scales = if layout.has_scales() { &scales[..] } else { &[] };
@@ -50,21 +50,33 @@ pub fn top_by_codec(
     Ok(states.into_iter().map(|(_, best)| best).collect())
 }
 
-/// Adds the scores of the rows from `first` on to the best `k` so far, which are in order.
+/// Adds the scores of the rows from `first` on to the best `k` so far; never holds more than twice as many.
 fn merge(best: &mut Vec<(u32, f32)>, first: u32, scores: &[f32], k: usize) {
-    let floor = if best.len() < k { f32::NEG_INFINITY } else { best.last().map_or(f32::NEG_INFINITY, |last| last.1) };
-    // Strictly above: among equals the earlier row stands.
-    let better = scores.iter().enumerate().filter(|(_, score)| **score > floor);
-    best.extend(better.map(|(at, &score)| (first + at as u32, score)));
-    best.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let better = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    let mut floor =
+        if best.len() < k { f32::NEG_INFINITY } else { best.last().map_or(f32::NEG_INFINITY, |last| last.1) };
+    for (row, &score) in (first..).zip(scores) {
+        // Strictly above: among equals the earlier row stands.
+        if score > floor {
+            best.push((row, score));
+            if best.len() == 2 * k {
+                best.sort_unstable_by(better);
+                best.truncate(k);
+                floor = best[k - 1].1;
+            }
+        }
+    }
+    best.sort_unstable_by(better);
     best.truncate(k);
 }
 
-/// Encodes vectors, row by row on all cores, and returns their scales and biases. `row_of` names a vector in errors.
+/// Encodes vectors, row by row on all cores, and returns their scales and biases. `row_of` names a vector in errors;
+/// what the codec `also` could not hold is refused as well.
 pub(super) fn encode_rows(
     items: &Vectors,
     layout: Layout,
     metric: Metric,
+    also: Option<Codec>,
     vectors: &[f32],
     row_of: impl Fn(usize) -> u32 + Sync,
     codes: &mut [u8],
@@ -72,9 +84,9 @@ pub(super) fn encode_rows(
     let encode = |(at, (vector, out)): (usize, (&[f32], &mut [u8]))| {
         let mut vector = vector.to_vec();
         metric.prepare(&mut vector);
-        let path = || items.path().to_owned();
-        let scale = layout.encode(&vector, out).map_err(|source| CatalogError::Vector {
-            path: path(),
+        let checked = also.map_or(Ok(()), |codec| codec.check(&vector));
+        let scale = checked.and_then(|()| layout.encode(&vector, out)).map_err(|source| CatalogError::Vector {
+            path: items.path().to_owned(),
             row: row_of(at),
             source,
         })?;

@@ -64,7 +64,7 @@ struct Builder<'a> {
     /// Links that a new node is given.
     fresh: usize,
     ef: usize,
-    scratch: Mutex<Vec<Box<Workspace>>>,
+    scratch: Mutex<Vec<Workspace>>,
 }
 
 /// The buffers of one thread.
@@ -161,7 +161,8 @@ impl Builder<'_> {
         let len = (layer.links.len() / layer.cap) as u32;
         let above = above.iter().map(|links| Layer { links, cap: self.m });
         scratch.visited.restart(len as usize);
-        (scratch.open.clear(), scratch.closed.clear());
+        scratch.open.clear();
+        scratch.closed.clear();
         let mut first = [0.0];
         self.matrix.score(self.kernels, &scratch.query, &[0], &mut first);
         let mut at = (0, first[0]);

@@ -100,7 +100,8 @@ fn find(
 ) {
     scratch.query.prepare_row(matrix, node);
     scratch.visited.restart(layer.links.len() / layer.cap);
-    (scratch.open.clear(), scratch.closed.clear());
+    scratch.open.clear();
+    scratch.closed.clear();
     let mut score = [0.0];
     matrix.score(kernels, &scratch.query, &[0], &mut score);
     scratch.visited.insert(0);

@@ -46,6 +46,7 @@ pub(super) fn select(
         scores.resize(alive.len().max(scores.len()), 0.0);
         matrix.score(kernels, query, &alive.ids, scores);
         let mut left = 0;
+        #[expect(clippy::needless_range_loop, reason = "three arrays are read at the same place")]
         for at in 1..alive.len() {
             let (id, score) = (alive.ids[at], alive.scores[at]);
             (alive.ids[left], alive.scores[left]) = (id, score);

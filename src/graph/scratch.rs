@@ -38,6 +38,7 @@ impl Pool {
 }
 
 /// Larger scores first, then smaller ids.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature of a comparison")]
 pub(super) fn better(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }

@@ -94,7 +94,7 @@ impl<'a> Searcher<'a> {
             }
             None => exact::scan(&self.matrix, self.kernels, pool, bits, scratch),
         }
-        self.collect(hops.is_some() && bits.is_none(), filter.exclude, scratch, found);
+        collect(hops.is_some() && bits.is_none(), filter.exclude, scratch, found);
         self.refine(finer, pool, options.k, scratch, found);
         SearchStats { distances: scratch.distances, hops: scratch.hops }
     }
@@ -105,7 +105,7 @@ impl<'a> Searcher<'a> {
     /// share that passes it scores about `hops · degree / s` rows, of which half are new, and a scan `s · n`.
     fn hops(&self, ef: usize, passing: usize) -> Option<usize> {
         let n = self.graph.len();
-        let stretched = (ef as u64 * n as u64).div_ceil(passing.max(1) as u64) as usize;
+        let stretched = (ef as u64).saturating_mul(n as u64).div_ceil(passing.max(1) as u64) as usize;
         let scored = stretched.saturating_mul(self.graph.cap / 2);
         (scored < passing).then_some(stretched)
     }
@@ -113,7 +113,9 @@ impl<'a> Searcher<'a> {
     /// Opens the walk where the layers above lead.
     fn enter(&self, scratch: &mut Scratch) {
         let Scratch { query, open, closed, hits, visited, fresh, .. } = scratch;
-        (open.clear(), closed.clear(), hits.clear());
+        open.clear();
+        closed.clear();
+        hits.clear();
         visited.restart(self.graph.len());
         let mut score = [0.0];
         self.matrix.score(self.kernels, query, &[0], &mut score);
@@ -126,15 +128,6 @@ impl<'a> Searcher<'a> {
         open.push(at.0, at.1);
     }
 
-    /// Puts the candidates of a walk, or of a filtered walk or scan, into `found`, without the excluded.
-    fn collect(&self, walked: bool, exclude: &[u32], scratch: &Scratch, found: &mut Vec<(u32, f32)>) {
-        found.clear();
-        let pools = if walked { [Some(&scratch.closed), Some(&scratch.open)] } else { [Some(&scratch.hits), None] };
-        let candidates = pools.into_iter().flatten().flat_map(|pool| pool.ids.iter().zip(&pool.scores));
-        let allowed = candidates.filter(|(id, _)| exclude.is_empty() || exclude.binary_search(id).is_err());
-        found.extend(allowed.map(|(&id, &score)| (id, score)));
-    }
-
     /// Keeps the best `pool`, scores them by the finer codec when there is one, and leaves the best `k` in order.
     fn refine(&self, query: &Query, pool: usize, k: usize, scratch: &mut Scratch, found: &mut Vec<(u32, f32)>) {
         if let Some(finer) = &self.finer {
@@ -144,7 +137,8 @@ impl<'a> Searcher<'a> {
             }
             let fresh = &mut scratch.fresh;
             let len = found.len().max(fresh.ids.len());
-            (fresh.ids.resize(len, 0), fresh.scores.resize(len, 0.0));
+            fresh.ids.resize(len, 0);
+            fresh.scores.resize(len, 0.0);
             fresh.ids.iter_mut().zip(&*found).for_each(|(id, &(node, _))| *id = node);
             finer.score(self.kernels, query, &fresh.ids[..found.len()], &mut fresh.scores);
             found.iter_mut().zip(&fresh.scores).for_each(|(found, &score)| found.1 = score);
@@ -155,4 +149,13 @@ impl<'a> Searcher<'a> {
         }
         found.sort_unstable_by(better);
     }
+}
+
+/// Puts the candidates of a walk, or of a filtered walk or scan, into `found`, without the excluded.
+fn collect(walked: bool, exclude: &[u32], scratch: &Scratch, found: &mut Vec<(u32, f32)>) {
+    found.clear();
+    let pools = if walked { [Some(&scratch.closed), Some(&scratch.open)] } else { [Some(&scratch.hits), None] };
+    let candidates = pools.into_iter().flatten().flat_map(|pool| pool.ids.iter().zip(&pool.scores));
+    let allowed = candidates.filter(|(id, _)| exclude.is_empty() || exclude.binary_search(id).is_err());
+    found.extend(allowed.map(|(&id, &score)| (id, score)));
 }

@@ -46,7 +46,7 @@ fn clustered(n: usize, dim: usize, centres: usize, spread: f32, seed: u64) -> Ve
     let mut next = numbers(seed);
     let middles: Vec<Vec<f32>> = (0..centres).map(|_| (0..dim).map(|_| next()).collect()).collect();
     let vector = |at: usize| {
-        let norm = spread.powf((next() + 1.0) / 2.0);
+        let norm = spread.powf(f32::midpoint(next(), 1.0));
         middles[at % centres].iter().map(|x| norm * (x + 0.6 * next())).collect()
     };
     (0..n).map(vector).collect()

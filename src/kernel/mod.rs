@@ -48,6 +48,7 @@ pub enum Level {
 ///
 /// The pointers are private: the methods check the lengths that the pointers rely on.
 #[derive(Debug)]
+#[expect(clippy::type_complexity, reason = "the shapes of the kernels, side by side")]
 pub struct Kernels {
     level: Level,
     dot_f32: unsafe fn(&[f32], &[f32]) -> f32,

@@ -3,6 +3,7 @@
 //! Half precision is widened by hand (shift the exponent into place, scale by `2^112`), which is right for every
 //! finite half and needs no extension.
 
+#[allow(clippy::wildcard_imports, reason = "intrinsics are named by nobody else")]
 use std::arch::aarch64::*;
 
 use half::f16;

@@ -3,6 +3,7 @@
 //! `int8` is widened to 16 bits before it is multiplied: the byte multiply of this level saturates. `int4` codes are
 //! small enough for it not to (`2 · 15 · 128 < 2^15`).
 
+#[allow(clippy::wildcard_imports, reason = "intrinsics are named by nobody else")]
 use std::arch::x86_64::*;
 
 use half::f16;

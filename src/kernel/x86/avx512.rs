@@ -3,6 +3,7 @@
 //! `vpdpbusd` multiplies unsigned by signed bytes, so the row is made unsigned by flipping its top bit (adding 128)
 //! and the accumulators start at `-128 · Σ query` in the same lanes. It wraps nowhere: see [`super::super::MAX_DIM`].
 
+#[allow(clippy::wildcard_imports, reason = "intrinsics are named by nobody else")]
 use std::arch::x86_64::*;
 
 use half::f16;

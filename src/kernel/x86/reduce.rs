@@ -3,6 +3,7 @@
 //! The second form is why `rows_*` takes sixteen rows at a time: summing each row on its own costs more than its
 //! products do, while a transposed tree costs three operations a row.
 
+#[allow(clippy::wildcard_imports, reason = "intrinsics are named by nobody else")]
 use std::arch::x86_64::*;
 
 /// Sixteen accumulators to one register: lane `i` is the sum of the lanes of `v[i]`.
