@@ -89,10 +89,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn encode(layout: Layout, vectors: &[Vec<f32>]) -> (Vec<u32>, Vec<f32>) {
-        let mut codes = vec![0_u32; vectors.len() * layout.row_bytes() / 4]; // u32 for the alignment of floats
+        let mut codes = vec![0_u32; (vectors.len() * layout.row_bytes()).div_ceil(4)]; // u32 for the alignment of floats
         let rows = bytemuck::cast_slice_mut::<u32, u8>(&mut codes).chunks_exact_mut(layout.row_bytes());
         let scales = rows.zip(vectors).map(|(row, vector)| layout.encode(vector, row).unwrap()).collect();
         (codes, if layout.has_scales() { scales } else { Vec::new() })
+    }
+
+    fn matrix<'a>(layout: Layout, codes: &'a [u32], scales: &'a [f32]) -> Matrix<'a> {
+        let bytes: &[u8] = bytemuck::cast_slice(codes);
+        let whole = bytes.len() / layout.row_bytes() * layout.row_bytes();
+        Matrix::new(layout, &bytes[..whole], scales, &[]).unwrap()
     }
 
     proptest! {
@@ -106,7 +112,7 @@ mod tests {
             for codec in Codec::ALL {
                 let layout = Layout { codec, dim };
                 let (codes, scales) = encode(layout, items);
-                let matrix = Matrix::new(layout, bytemuck::cast_slice(&codes), &scales, &[]).unwrap();
+                let matrix = matrix(layout, &codes, &scales);
                 let mut prepared = Query::default();
                 prepared.prepare(layout, query).unwrap();
                 let (mut scores, mut row_scores) = (vec![0.0; ids.len()], vec![0.0; ids.len()]);
@@ -133,7 +139,7 @@ mod tests {
             for (codec, items) in Codec::ALL.into_iter().flat_map(|c| Codec::ALL.map(|items| (c, items))) {
                 let layout = Layout { codec: items, dim };
                 let (codes, scales) = encode(layout, std::slice::from_ref(&vector));
-                let matrix = Matrix::new(layout, bytemuck::cast_slice(&codes), &scales, &[]).unwrap();
+                let matrix = matrix(layout, &codes, &scales);
                 let mut bytes = vec![0; codec.bytes_per_vector(dim)];
                 record::encode(codec, &vector, &mut bytes).unwrap();
                 let (mut query, mut score) = (Query::default(), [0.0]);
