@@ -3,16 +3,21 @@
 use super::Graph;
 use super::exact;
 use super::scratch::{Scratch, better};
-use super::walk::{Bits, Effort, descend, walk};
+use super::walk::{BEAM, Bits, Effort, descend, walk};
 use crate::codec::{Matrix, Query};
 use crate::kernel::{self, Kernels};
+
+/// Nodes expanded beyond `ef` and a quarter of it, for the steps before the beam is where the answers are and for what
+/// it expands needlessly: with them an `ef` finds what it finds in an HNSW that keeps its candidates in order.
+const APPROACH: usize = 2 * BEAM;
 
 /// How a search is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SearchOptions {
     /// Results wanted.
     pub k: usize,
-    /// Nodes expanded. More finds better items and takes longer; the quality profile of an index says how much.
+    /// The effort: about as many nodes are expanded. More finds better items and takes longer; the quality profile of an
+    /// index says how much.
     pub ef: usize,
 }
 
@@ -85,7 +90,8 @@ impl<'a> Searcher<'a> {
         let pool = if self.finer.is_some() { want.saturating_mul(2).max(options.ef / 2).min(n) } else { want };
         let passing = filter.bits.map_or(n, |(_, passing)| passing);
         // What is excluded stands among the best, where the effort goes: it must not be at the others' cost.
-        let hops = self.hops(options.ef.saturating_add(filter.exclude.len()).max(want), passing);
+        let ef = options.ef.saturating_add(filter.exclude.len()).max(want);
+        let hops = self.hops(ef.saturating_add(ef / 4 + APPROACH), passing);
         let bits = filter.bits.map(|(bits, _)| Bits(bits));
         match hops {
             Some(hops) => {
