@@ -18,7 +18,7 @@
 //! | rank | folder | what |
 //! |---|---|---|
 //! | 0 | [`kernel`] | numbers: dot products on slices; scalar, AVX2, AVX-512 and NEON, picked once |
-//! | 0 | [`file`] | bytes on disk: header, sections, checksums, mapping, atomic writing |
+//! | 0 | [`mod@file`] | bytes on disk: header, sections, checksums, mapping, atomic writing |
 //! | 0 | [`kv`] | bytes by key: Redis or an embedded file behind one trait |
 //! | 1 | [`codec`] | vectors to bytes and back: `f32` `f16` `int8` `int4` |
 //! | 1 | [`input`] | what training leaves: vectors, ids, tags, popularity, interactions |
