@@ -34,7 +34,7 @@ pub enum QuerySource {
 /// One `ef` of the ladder.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rung {
-    /// Nodes expanded.
+    /// The effort, as a search is asked for it.
     pub ef: u32,
     /// Share of the exact ten best that were found.
     pub recall_at_10: f64,

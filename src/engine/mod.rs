@@ -43,7 +43,7 @@ pub struct Ask<'a> {
 pub struct Shape {
     /// Items wanted, 1 to [`MAX_K`].
     pub k: usize,
-    /// Nodes to expand; the index's own default when `None`.
+    /// The effort ([`SearchOptions::ef`]); the index's own default when `None`.
     pub ef: Option<usize>,
     /// Which items may be answered.
     pub tags: TagFilter,

@@ -4,7 +4,7 @@
 //! predicted, and waiting for memory once a hop. So the pool of candidates is not sorted: its best are found by a
 //! vector scan. Eight nodes are expanded together: their links are fetched at once, their unseen neighbours gathered
 //! without branches, prefetched, and scored by one kernel call of about a hundred rows. The effort is a number of
-//! expansions, `ef`.
+//! expansions.
 
 use super::scratch::{Pool, Scratch};
 use crate::codec::{Matrix, Query};
