@@ -1,4 +1,4 @@
-"""Reads a .npy file block by block, so that a build holds its index and one block, and not the input as well."""
+"""Reads and writes .npy files block by block, so that a build holds its index and one block, and not the input as well."""
 
 import numpy as np
 
@@ -16,3 +16,13 @@ def blocks(path, rows=1 << 16):
             count = min(rows, left)
             yield np.fromfile(file, np.float32, count * dim).reshape(count, dim)
             left -= count
+
+
+def write_blocks(path, shape, parts):
+    """Writes what `parts` yields, one after another; the file appears when it is whole."""
+    unfinished = path.with_suffix(".part")
+    with open(unfinished, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        for part in parts:
+            np.ascontiguousarray(part, np.float32).tofile(file)
+    unfinished.rename(path)
