@@ -5,6 +5,8 @@ import subprocess
 from pathlib import Path
 
 REPO = Path(__file__).parents[3]
+METRIC = {"cosine": "cosine", "ip": "dot"}
+VARIANTS = {"": [], "avx2": ["--level", "avx2"]}
 
 
 def compiled(name, *cargo):
@@ -19,12 +21,13 @@ TONNAGE = compiled("tonnage", "build", "--release", "--bin")
 PEER_SEARCH = compiled("peer_search", "bench", "--no-run", "--bench")
 
 
-def build_command(base, metric, threads, out):
-    # The number of threads is in the environment, where compare.py puts it for everybody.
-    return [TONNAGE, "build", "--items", base, "--metric", metric, "--codec", "int8",
-            "--m", "16", "--ef-construction", "200", "--seed", "1", "--out", out]
+def build_command(data, variant, threads, out):
+    # Its defaults and no more, but for what a set says of itself. It learns from users that are not the timed ones.
+    users = ["--users", data.users] if data.users else []
+    return [TONNAGE, "build", "--items", data.base, "--metric", METRIC[data.metric], *users, "--threads", str(threads),
+            "--seed", "1", *data.tonnage, "--out", out]
 
 
-def search_command(index, metric, queries, truth, k, efs):
-    return [PEER_SEARCH, "--index", index, "--queries", queries, "--truth", truth,
-            "--k", str(k), "--ef", ",".join(map(str, efs))]
+def search_command(data, variant, index, k, sweep):
+    return [PEER_SEARCH, "--index", index, "--queries", data.queries, "--truth", data.truth,
+            "--k", str(k), "--ef", ",".join(map(str, sweep)), *VARIANTS[variant]]
