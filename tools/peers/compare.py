@@ -18,6 +18,7 @@ from pathlib import Path
 
 import data as sets
 from adapters import PEERS, SWEEPS
+from chart import frontier
 
 # No numpy up here: a child's peak memory starts from what its parent held as it forked.
 
@@ -122,18 +123,13 @@ class Runner:
 def qps_at(points, recall):
     """Queries/s at a recall: between two measured points, log(queries/s) is taken as linear in recall. A recall below the lowest
     measured gets the queries/s of that one, which can only be too few."""
-    found = f"recall_at_{K}"
-    front = []  # by rising recall, without points that another one beats in both
-    for point in sorted(points, key=lambda point: (point[found], point["qps"]), reverse=True):
-        if not front or point["qps"] > front[0]["qps"]:
-            front.insert(0, point)
-    if recall <= front[0][found]:
-        return round(front[0]["qps"])
-    for low, high in zip(front, front[1:]):
-        a, b = low[found], high[found]
+    front = frontier((point[f"recall_at_{K}"], point["qps"]) for point in points)
+    if recall <= front[0][0]:
+        return round(front[0][1])
+    for (a, at_a), (b, at_b) in zip(front, front[1:]):
         if a <= recall <= b:
             t = (recall - a) / (b - a)
-            return round(math.exp((1 - t) * math.log(low["qps"]) + t * math.log(high["qps"])))
+            return round(math.exp((1 - t) * math.log(at_a) + t * math.log(at_b)))
     return None  # it was not reached
 
 

@@ -25,6 +25,7 @@ class Searcher:
         self.index = scann.scann_ops_pybind.load_searcher(str(path))
 
     def search(self, queries, k, leaves):
-        # One at a time: given many queries at once, ScaNN scores them together, which no request of a service can have. Python's part is some 5 us.
+        # One at a time: given many queries at once, ScaNN scores them together, which no request of a service can have.
+        # Python's part in a query is some 5 us.
         found = [self.index.search(query, k, pre_reorder_num_neighbors=REORDER, leaves_to_search=leaves)[0] for query in queries]
         return np.array(found, np.int64)
