@@ -108,7 +108,7 @@ class Runner:
         try:
             getattr(self, what)(*args)
             print(f"{what} {self.name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
-        except Unable as error:
+        except (Unable, NotImplementedError) as error:
             self.error = str(error)
             print(f"{what} {self.name}: {error}", file=sys.stderr)
 
