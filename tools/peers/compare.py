@@ -61,9 +61,15 @@ def run(command, threads):
         complaints.seek(0)
         said = [line.strip() for line in complaints.read().splitlines() if line.strip()]
     if status:
-        raise Unable(said[-1][:160] if said and child.returncode > 0 else f"ended with {child.returncode}")
+        raise Unable(reason(said) if child.returncode > 0 else f"ended by signal {-child.returncode}")
     taken = {"wall_s": round(wall, 3), "cpu_s": round(used.ru_utime + used.ru_stime, 2), "peak_mb": round(used.ru_maxrss / 1024)}
     return [json.loads(line) for line in output.splitlines() if line.startswith("{")], taken
+
+
+def reason(said):
+    """The line of an error's text that tells most: what a program calls its error, or the end of a Python traceback."""
+    line = next((line for line in said if line.startswith("error:")), said[-1] if said else "no reason given")
+    return line.removeprefix("NotImplementedError: ").removeprefix("RuntimeError: ")[:160]
 
 
 def size(path):
@@ -90,11 +96,9 @@ class Runner:
         if not (keep and known.exists()):
             known.unlink(missing_ok=True)
             told, taken = run(self.build_command(self.data, threads, self.index), threads)
-            size_bytes = size(self.index)
-            self.figures = taken | (told[0] if told else {}) | {
-                "threads": threads, "file_bytes": size_bytes, "bytes_per_vector": round(size_bytes / self.data.rows, 1)}
-            known.write_text(json.dumps(self.figures))
-        self.figures = json.loads(known.read_text())
+            known.write_text(json.dumps(taken | (told[0] if told else {}) | {"threads": threads}))
+        total = size(self.index)
+        self.figures = json.loads(known.read_text()) | {"file_bytes": total, "bytes_per_vector": round(total / self.data.rows, 1)}
 
     def search(self):
         points, self.served = run(self.search_command(self.data, self.index, K, self.sweep), 1)

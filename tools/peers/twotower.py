@@ -30,6 +30,9 @@ from npy import blocks, write_blocks
 
 DIM, QUERIES, TRUTH, SEED, BLOCK = 64, 2_000, 100, 1, 1 << 16
 CENTRES, ITEMS, TRAIN_USERS, USERS = range(4)  # streams of random numbers
+# Further than usual: inner products take more effort, and large sets do.
+SWEEPS = {"ef": [10, 20, 40, 80, 120, 160, 240, 320, 480, 640, 960, 1280, 1920, 2560],
+          "nprobe": [1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 512, 1024]}
 
 
 @dataclass
@@ -115,4 +118,4 @@ def stats(base, top):
 
 if __name__ == "__main__":
     make(sys.argv[1], VARIANTS[sys.argv[2]])
-    print(json.dumps({"metric": "ip"}))
+    print(json.dumps({"metric": "ip", "sweeps": SWEEPS if VARIANTS[sys.argv[2]].rows >= 1_000_000 else {}}))
