@@ -78,7 +78,7 @@ class Axes:
 
 def svg(curves, left, right, width, height, labels):
     shown = {name: points for name, points in ((name, visible(p, left, right)) for name, p in curves.items()) if points}
-    axes = Axes(shown, left, right, width, height, (22, 132 if labels else 12, 44, 52))
+    axes = Axes(shown, left, right, width, height, (28, 132 if labels else 12, 44, 52))
     parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="recall against queries per second">', *grid(axes)]
     for name in sorted(shown, key=lambda name: name == "tonnage"):  # ours on top
         parts.append(line(axes, name, shown[name]))
@@ -105,7 +105,7 @@ def grid(axes):
                            f'<text x="{axes.x0 - 7}" y="{y + 4:.1f}" text-anchor="end">{short(qps)}</text>')
     middle = (axes.x0 + axes.x1) / 2
     return [*out, f'<text x="{middle}" y="{axes.y0 + 38}" text-anchor="middle">recall@10</text>',
-            f'<text x="4" y="{axes.y1 - 9}">queries/s, one thread</text>']
+            f'<text x="4" y="{axes.y1 - 14}">queries/s, one thread</text>']
 
 
 def short(qps):
