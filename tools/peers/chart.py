@@ -116,8 +116,9 @@ def line(axes, name, points):
     colour, dashes, width = look(name)
     path = " ".join(f"{axes.x(recall):.1f},{axes.y(qps):.1f}" for recall, qps, _ in points)
     dash = f' stroke-dasharray="{" ".join(map(str, dashes))}"' if dashes else ""
-    dots = "".join(f'<circle cx="{axes.x(recall):.1f}" cy="{axes.y(qps):.1f}" r="{width + 0.6:.1f}"><title>{escape(name)}, effort {effort}: '
-                   f"recall {recall:.4f}, {qps:,.0f} queries/s</title></circle>" for recall, qps, effort in points if effort is not None)
+    dots = "".join(f'<circle cx="{axes.x(recall):.1f}" cy="{axes.y(qps):.1f}" r="{width + 0.6:.1f}">'
+                   f"<title>{escape(name)}, effort {effort}: recall {recall:.4f}, {qps:,.0f} queries/s</title></circle>"
+                   for recall, qps, effort in points if effort is not None)
     return (f'<g style="stroke:var(--{colour})" fill="none" stroke-width="{width}" stroke-linejoin="round">'
             f'<polyline points="{path}"{dash}/></g><g style="fill:var(--{colour})">{dots}</g>')
 
@@ -131,12 +132,13 @@ def end_labels(axes, shown):
 
 
 def tied(axes, name, x, y, at):
-    return (f'<path d="M{x + 5:.1f} {y:.1f}L{axes.x1 + 8} {at:.1f}" style="stroke:var(--{look(name)[0]})" fill="none" stroke-width="0.8" '
-            f'opacity="0.55"/>' + text(name, axes.x1 + 12, at + 4))
+    return (f'<path d="M{x + 5:.1f} {y:.1f}L{axes.x1 + 8} {at:.1f}" style="stroke:var(--{look(name)[0]})" fill="none" '
+            'stroke-width="0.8" opacity="0.55"/>' + text(name, axes.x1 + 12, at + 4))
 
 
 def text(name, x, y):
-    return f'<text class="name {"ours" if name == "tonnage" else ""}" x="{x:.1f}" y="{y:.1f}" style="fill:var(--{look(name)[0]})">{escape(name)}</text>'
+    ours, colour = "ours" if name == "tonnage" else "", look(name)[0]
+    return f'<text class="name {ours}" x="{x:.1f}" y="{y:.1f}" style="fill:var(--{colour})">{escape(name)}</text>'
 
 
 def spread(wanted, apart, low, high):
@@ -156,6 +158,6 @@ def legend(curves):
     for name in curves:
         colour, dashes, width = look(name)
         dash = f' stroke-dasharray="{" ".join(map(str, dashes))}"' if dashes else ""
-        out.append(f'<span><svg viewBox="0 0 26 10"><path d="M1 5H25" style="stroke:var(--{colour})" stroke-width="{width}"{dash}/></svg>'
-                   f"{escape(name)}</span>")
+        stroke = f'style="stroke:var(--{colour})" stroke-width="{width}"{dash}'
+        out.append(f'<span><svg viewBox="0 0 26 10"><path d="M1 5H25" {stroke}/></svg>{escape(name)}</span>')
     return f'<div class="legend">{"".join(out)}</div>'

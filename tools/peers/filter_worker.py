@@ -1,8 +1,8 @@
 """faiss under a filter, in a process of its own: filter_worker.py hnsw|exact INDEX QUERIES TRUTH K allow|exclude FILTER EF...
 
 `hnsw` walks the graph and lets only passing items into the answer; `exact` scores every passing item of the .npy file INDEX.
-Selectors are made before the clock starts. An `allow` filter is one bitmap and all queries go in one call; with `exclude` each query
-has a selector of its own and so a call of its own, in which Python's part is some 10 us.
+Selectors are made before the clock starts. An `allow` filter is one bitmap and all queries go in one call; with `exclude` each
+query has a selector of its own and so a call of its own, in which Python's part is some 10 us.
 """
 
 import json
@@ -46,7 +46,8 @@ def main(kind, index, queries, truth, k, verb, filters, *efforts):
         found = [index.search(group, k, params=parameters)[1] for group, parameters in zip(groups, several)]
         seconds = time.perf_counter() - start
         hits = (np.concatenate(found)[:, :, None] == truth[:, None, :]).sum()
-        print(json.dumps({"ef": ef, f"recall_at_{k}": round(hits / truth.size, 5), "qps": round(len(queries) / seconds, 1)}), flush=True)
+        point = {"ef": ef, f"recall_at_{k}": round(hits / truth.size, 5), "qps": round(len(queries) / seconds, 1)}
+        print(json.dumps(point), flush=True)
 
 
 if __name__ == "__main__":

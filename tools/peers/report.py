@@ -33,35 +33,38 @@ svg .name { paint-order: stroke; stroke: var(--page); stroke-width: 4px }
 .scroll { overflow-x: auto; margin: 8px 0 }
 table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums }
 th, td { padding: 5px 9px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
-th { font-weight: 600; font-size: 13px; color: var(--soft); vertical-align: bottom } thead tr.group th { border-bottom: 0; padding-bottom: 0 }
+th { font-weight: 600; font-size: 13px; color: var(--soft); vertical-align: bottom }
+thead tr.group th { border-bottom: 0; padding-bottom: 0 }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--page) }
 tr.ours td { background: var(--ours-row); font-weight: 600 } tr.ratio td { background: var(--ours-row); font-size: 13px }
 td.best { text-decoration: underline; text-underline-offset: 3px } td small { display: block; color: var(--soft); font-weight: 400 }
 td:first-child { white-space: normal; min-width: 112px } td[colspan] { text-align: left; white-space: normal }
 thead tr.group th { text-align: left; padding-left: 20px }
 .warn { border-left: 3px solid var(--tonnage); padding-left: 10px }
-@media (max-width: 700px) { body { padding: 16px 12px 48px } .wide { display: none } .narrow { display: block } .legend { display: flex }
-  th, td { padding: 5px 7px } td small { display: none } }
+@media (max-width: 700px) { body { padding: 16px 12px 48px } .wide { display: none } .narrow { display: block }
+  .legend { display: flex }  th, td { padding: 5px 7px } td small { display: none } }
 """
 
 
 def page(results, filters):
     parts = ["<h1>Tonnage and its peers</h1>",
-             "<p>Recall@10 against queries a second of one thread, one query after another. Peers took turns on one machine within each "
-             "round; the best round counts. Compare within a set, not between sets.</p>",
+             "<p>Recall@10 against queries a second of one thread, one query after another. Peers took turns on one machine within "
+             "each round; the best round counts. Compare within a set, not between sets.</p>",
              "<nav>" + "".join(f'<a href="#{r["set"]}">{r["set"]}</a>' for r in results) + "</nav>"]
     for result in results:
         parts += section(result)
         parts += filter_section(filters[result["set"]]) if result["set"] in filters else []
     style = STYLE.replace("LIGHT", chart.variables(chart.LIGHT)).replace("DARK", chart.variables(chart.DARK))
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>Tonnage and its peers</title>'
-    return f'<!doctype html><html lang="en"><head>{head}<style>{style}</style></head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    return (f'<!doctype html><html lang="en"><head>{head}<title>Tonnage and its peers</title><style>{style}</style></head><body>\n'
+            + "\n".join(parts) + "\n</body></html>\n")
 
 
 def section(result):
     curves, (left, right) = lines(result["peers"]), chart.span(lines(result["peers"]))
     able = {name: peer for name, peer in result["peers"].items() if "error" not in peer}
-    unable = "".join(f"<br><b>{escape(name)}</b>: {escape(peer['error'])}" for name, peer in result["peers"].items() if "error" in peer)
+    unable = "".join(f"<br><b>{escape(name)}</b>: {escape(peer['error'])}"
+                     for name, peer in result["peers"].items() if "error" in peer)
     out = [f'<h2 id="{result["set"]}">{result["set"]}</h2>',
            f'<p class="soft">{result["rows"]:,} vectors of {result["dim"]} dimensions, {METRIC[result["metric"]]}. '
            f'{escape(result["processor"])}; built on {result["build_threads"]} threads; best of {result["rounds"]}.</p>']
@@ -94,18 +97,19 @@ def table(result, able):
     rows = []
     for name in fast:
         peer = able[name]
-        cells = [f'<td{" class=best" if result["best_peer"][r] == name else ""}>{number(peer["qps_at_recall"][r])}</td>' for r in recalls]
+        cells = [f'<td{" class=best" if result["best_peer"][r] == name else ""}>{number(peer["qps_at_recall"][r])}</td>'
+                 for r in recalls]
         build = peer["build"]
         cells += [f"<td>{number(value)}</td>" for value in (build["wall_s"], build["cpu_s"], build["peak_mb"],
                                                            build["bytes_per_vector"], peer["serve_mb"])]
-        ours = name.startswith("tonnage")
-        rows.append(f'<tr{" class=ours" if ours else ""}><td>{name}<small>{escape(peer["about"])}</small></td>' + "".join(cells) + "</tr>")
+        ours = ' class="ours"' if name.startswith("tonnage") else ""
+        rows.append(f'<tr{ours}><td>{name}<small>{escape(peer["about"])}</small></td>' + "".join(cells) + "</tr>")
         if name == "tonnage":
             ratios = "".join(f"<td>{ratio(result, r)}</td>" for r in recalls)
             rows.append(f'<tr class="ratio"><td>times the best peer</td>{ratios}<td colspan="5"></td></tr>')
     return ('<div class="scroll"><table><thead>' + head + "</thead><tbody>" + "".join(rows) + "</tbody></table></div>"
-            '<p class="soft">Underlined: the best peer at that recall. A dash: not reached in its sweep. MiB: the peak of the process that built, and of '
-            "the one that searched, programs and queries included.</p>")
+            '<p class="soft">Underlined: the best peer at that recall. A dash: not reached in its sweep. MiB: the peak of the process '
+            "that built, and of the one that searched, programs and queries included.</p>")
 
 
 def ratio(result, recall):
@@ -122,7 +126,7 @@ def number(value):
 def filter_section(result):
     """A block of rows for each filter, a row for each peer."""
     out, recalls = [f'<h3>{result["set"]}, under filters</h3>'], result["recalls"]
-    head = "<tr><th></th>" + "".join(f"<th>{float(r):.3g}</th>" for r in recalls) + "<th>best recall</th><th>queries/s there</th></tr>"
+    head = "".join(f"<th>{text}</th>" for text in ["", *(f"{float(r):.3g}" for r in recalls), "best recall", "queries/s there"])
     rows = []
     for case in result["cases"]:
         rows.append(f'<tr><td colspan="{len(recalls) + 3}"><b>{escape(case["name"])}</b></td></tr>')
@@ -135,7 +139,7 @@ def filter_section(result):
             cells = [*(number(peer["qps_at_recall"][r]) for r in recalls), f"{top[RECALL]:.3f}", number(top["qps"])]
             rows.append(f"<tr{ours}><td>{name}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     return [*out, '<p class="soft">Queries/s at a recall of the answers that the filter lets through.</p>',
-            '<div class="scroll"><table><thead>' + head + "</thead><tbody>" + "".join(rows) + "</tbody></table></div>"]
+            '<div class="scroll"><table><thead><tr>' + head + "</tr></thead><tbody>" + "".join(rows) + "</tbody></table></div>"]
 
 
 def picture(result, path):
@@ -150,8 +154,9 @@ def picture(result, path):
     for name, points in curves.items():
         points = chart.visible(points, left, right)
         colour, dashes, width = chart.look(name)
-        axes.plot([chart.place(recall) for recall, _, _ in points], [qps for _, qps, _ in points], label=name, color=chart.LIGHT[colour],
-                  linewidth=width, marker="o", markersize=width + 1.2, dashes=dashes or (None, None), zorder=3 if colour == "tonnage" else 2)
+        axes.plot([chart.place(recall) for recall, _, _ in points], [qps for _, qps, _ in points], label=name,
+                  color=chart.LIGHT[colour], linewidth=width, dashes=dashes or (None, None), marker="o", markersize=width + 1.2,
+                  zorder=3 if colour == "tonnage" else 2)
     ticks = [recall for recall in chart.TICKS if left <= chart.place(recall) <= right]
     axes.set(yscale="log", xlim=(left, right), xlabel="recall@10", ylabel="queries/s, one thread",
              title=f"{result['set']}: {result['rows']:,} x {result['dim']}, {METRIC[result['metric']]}")
