@@ -3,15 +3,16 @@
 //! `cargo bench --bench peer_search -- --index x.tng --queries q.npy --truth t.npy --k 10 --ef 20,40` prints one JSON
 //! object for each `ef`. `truth` holds, for each query, the ids of the true neighbours, best first. Without `--index` it
 //! does nothing, so that `cargo bench` runs.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a tool for us, not for users")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a tool for us, not for users")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Parser;
 use tonnage::catalog::{Index, QueryVector};
 use tonnage::graph::{Filter, SearchOptions};
 use tonnage::input::{Id, Vectors};
+use tonnage::kernel::{self, Kernels};
 
 #[derive(Parser)]
 struct Args {
@@ -27,6 +28,15 @@ struct Args {
     ef: Vec<usize>,
     #[arg(long, default_value_t = 3)]
     repeats: usize,
+    /// Rows that may be answered: a byte for each, 0 or 1
+    #[arg(long)]
+    allow: Option<PathBuf>,
+    /// Rows that may not be answered, as many for each query: little-endian i32
+    #[arg(long)]
+    exclude: Option<PathBuf>,
+    /// Kernels to search by: scalar, avx2, avx512 or neon
+    #[arg(long)]
+    level: Option<String>,
     /// Given by cargo.
     #[arg(long)]
     bench: bool,
@@ -35,8 +45,28 @@ struct Args {
 fn main() {
     let args = Args::parse();
     let (Some(index), Some(queries), Some(truth)) = (&args.index, &args.queries, &args.truth) else { return };
-    let index = Index::open(index).unwrap();
-    let (queries, truth) = (read(queries), read_truth(truth));
+    let mut index = Index::open(index).unwrap();
+    if let Some(name) = &args.level {
+        let levels = kernel::available().into_iter();
+        let named = |kernels: &&Kernels| format!("{:?}", kernels.level()).eq_ignore_ascii_case(name);
+        index = index.with_kernels(levels.clone().find(named).expect("this processor has no such level"));
+    }
+    // Filters are made before the clock starts, ours as everybody's.
+    let node = |row: u64| index.find(Id::U64(row)).unwrap();
+    let (queries, truth) = (read(queries), read_rows(truth));
+    let allowed = args.allow.as_ref().map(|path| {
+        let (bytes, _) = npy(path, "|u1");
+        let mut bits = vec![0_u64; index.len().div_ceil(64)];
+        let rows = (0..).zip(bytes).filter(|&(_, byte)| byte == 1);
+        let passing = rows.map(|(row, _)| bits[node(row) as usize / 64] |= 1 << (node(row) % 64)).count();
+        (bits, passing)
+    });
+    let excluded: Vec<Vec<u32>> = args.exclude.as_ref().map_or(vec![Vec::new(); queries.len()], |path| {
+        let mut lists: Vec<Vec<u32>> =
+            read_rows(path).into_iter().map(|rows| rows.into_iter().map(node).collect()).collect();
+        lists.iter_mut().for_each(|list| list.sort_unstable());
+        lists
+    });
     for &ef in &args.ef {
         let options = SearchOptions { k: args.k, ef };
         let mut best = f64::INFINITY;
@@ -44,9 +74,11 @@ fn main() {
         for _ in 0..args.repeats {
             (hits, distances) = (0, 0);
             let mut spent = 0.0;
-            for (query, truth) in queries.iter().zip(&truth) {
+            for ((query, truth), exclude) in queries.iter().zip(&truth).zip(&excluded) {
+                let bits = allowed.as_ref().map(|(bits, passing)| (&bits[..], *passing));
+                let filter = Filter { bits, exclude };
                 let started = Instant::now();
-                let (found, stats) = index.search(QueryVector::Floats(query), options, Filter::default()).unwrap();
+                let (found, stats) = index.search(QueryVector::Floats(query), options, filter).unwrap();
                 spent += started.elapsed().as_secs_f64();
                 distances += stats.distances;
                 let ids = found.iter().map(|hit| index.id(hit.node));
@@ -61,7 +93,7 @@ fn main() {
     }
 }
 
-fn read(path: &std::path::Path) -> Vec<Vec<f32>> {
+fn read(path: &Path) -> Vec<Vec<f32>> {
     let vectors = Vectors::open(path).unwrap();
     let mut all = vec![0.0; vectors.rows() * vectors.dim()];
     vectors.read(0, &mut all).unwrap();
@@ -69,13 +101,19 @@ fn read(path: &std::path::Path) -> Vec<Vec<f32>> {
 }
 
 /// A two-dimensional `.npy` of little-endian `i32`.
-fn read_truth(path: &std::path::Path) -> Vec<Vec<u64>> {
-    let bytes = std::fs::read(path).unwrap();
+fn read_rows(path: &Path) -> Vec<Vec<u64>> {
+    let (bytes, shape) = npy(path, "<i4");
+    let rows: Vec<u64> = bytes.as_chunks::<4>().0.iter().map(|&row| i32::from_le_bytes(row) as u64).collect();
+    rows.chunks(shape[1]).map(<[u64]>::to_vec).collect()
+}
+
+/// The numbers of a `.npy` of a type, as bytes, and its shape.
+fn npy(path: &Path, of: &str) -> (Vec<u8>, Vec<usize>) {
+    let mut bytes = std::fs::read(path).unwrap();
     let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let header = String::from_utf8_lossy(&bytes[10..start]).into_owned();
-    assert!(header.contains("'<i4'") && header.contains("'fortran_order': False"), "{header}");
+    assert!(header.contains(&format!("'{of}'")) && header.contains("'fortran_order': False"), "{header}");
     let shape = header.split(['(', ')']).nth(1).unwrap();
-    let columns: usize = shape.split(',').nth(1).unwrap().trim().parse().unwrap();
-    let ids: Vec<u64> = bytes[start..].as_chunks::<4>().0.iter().map(|&id| i32::from_le_bytes(id) as u64).collect();
-    ids.chunks(columns).map(<[u64]>::to_vec).collect()
+    let shape = shape.split(',').filter_map(|part| part.trim().parse().ok()).collect();
+    (bytes.split_off(start), shape)
 }

@@ -1,4 +1,4 @@
-//! `--codec auto`: the smallest codes that are good enough, by measurement.
+//! `--codec auto`: the codes that are searched fastest of those that are good enough, by measurement.
 
 use super::profile::Sample;
 use super::{CatalogError, recall, top_by_codec};
@@ -18,10 +18,10 @@ pub struct Candidate {
     pub recall_at_10: f64,
 }
 
-/// Candidates that are scored again by `f16`: as many as a search with the smallest measured `ef` does.
+/// Candidates that are scored again by what the codes leave: as many as a search with the smallest measured `ef` does.
 const RESCORED: usize = 20;
 
-/// Measures every way to keep the items, smallest first, and returns the table with the place of the first that
+/// Measures every way to keep the items, the fastest first, and returns the table with the place of the first that
 /// reaches `floor`.
 pub fn choose(
     items: &Vectors,
@@ -34,30 +34,27 @@ pub fn choose(
     queries.chunks_mut(dim).for_each(|query| metric.prepare(query));
     let layout = |codec| Layout { codec, dim };
     let truth = top_by_codec(items, layout(Codec::F32), metric, &queries, 10)?;
-    // Vectors that halves cannot hold leave the other codecs to choose from.
-    let halves = match top_by_codec(items, layout(Codec::F16), metric, &queries, 10) {
-        Err(CatalogError::Vector { .. }) => None,
-        answers => Some(answers?),
-    };
     let mut table = Vec::new();
-    for codec in Codec::ALL.into_iter().filter(|&codec| codec != Codec::F16 || halves.is_some()) {
-        let found = top_by_codec(items, layout(codec), metric, &queries, RESCORED)?;
-        let bytes = layout(codec).row_bytes() + if layout(codec).has_scales() { 4 } else { 0 };
+    for codec in Codec::ALL {
+        // Vectors that halves cannot hold leave the other codecs to choose from.
+        let found = match top_by_codec(items, layout(codec), metric, &queries, RESCORED) {
+            Err(CatalogError::Vector { .. }) if codec == Codec::F16 => continue,
+            found => found?,
+        };
+        let scale = if layout(codec).has_scales() { 4 } else { 0 };
+        let bytes = layout(codec).row_bytes() + scale;
         let alone = recall(&truth, found.iter().map(Vec::as_slice), 10);
         table.push(Candidate { codec, finer: None, bytes_per_item: bytes, recall_at_10: alone });
-        if let Some(halves) = halves.as_ref().filter(|_| layout(codec).has_scales()) {
-            // Scored again by halves, the best ten are those of all that halves would choose among them.
-            let again: Vec<Vec<(u32, f32)>> = found
-                .iter()
-                .zip(halves)
-                .map(|(found, halves)| halves.iter().filter(|h| found.iter().any(|f| f.0 == h.0)).copied().collect())
-                .collect();
-            let recall_at_10 = recall(&truth, again.iter().map(Vec::as_slice), 10);
-            let bytes_per_item = bytes + layout(Codec::F16).row_bytes();
-            table.push(Candidate { codec, finer: Some(Codec::F16), bytes_per_item, recall_at_10 });
+        if layout(codec).has_scales() {
+            // What the residual itself loses is below what shows here: it holds a vector to 12 bits at least.
+            let met = recall(&truth, found.iter().map(Vec::as_slice), RESCORED);
+            let bytes_per_item = bytes + layout(Codec::Int8).row_bytes();
+            table.push(Candidate { codec, finer: Some(Codec::Int8), bytes_per_item, recall_at_10: met });
         }
     }
-    table.sort_by_key(|candidate| (candidate.bytes_per_item, candidate.finer.is_some()));
+    // A walk waits for cache lines: the codes that take the fewest come first, among equals the smallest.
+    let lines = |candidate: &Candidate| layout(candidate.codec).row_bytes().div_ceil(64);
+    table.sort_by_key(|candidate| (lines(candidate), candidate.bytes_per_item));
     if let Some(at) = table.iter().position(|candidate| candidate.recall_at_10 >= floor) {
         return Ok((table, at));
     }

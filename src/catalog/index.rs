@@ -12,7 +12,7 @@ use crate::graph::check::structure;
 use crate::graph::order::MAX_LAYERS;
 use crate::graph::{Filter, Graph, Scratch, SearchOptions, SearchStats, Searcher};
 use crate::input::Id;
-use crate::kernel;
+use crate::kernel::{self, Kernels};
 
 /// The largest `m` an index may have.
 pub(super) const MAX_M: u32 = 128;
@@ -26,6 +26,9 @@ pub struct Index {
     file: Mapped,
     meta: Meta,
     profile: Profile,
+    /// Starts and links of a graph that the file holds in the manner of format 1.
+    packed: Option<(Vec<u32>, Vec<u32>)>,
+    kernels: &'static Kernels,
     workspaces: Mutex<Vec<Workspace>>,
 }
 
@@ -83,7 +86,13 @@ impl Index {
             }
             Err(_) => Profile::default(),
         };
-        let index = Self { file, meta, profile, workspaces: Mutex::default() };
+        let kernels = kernel::best();
+        let mut index = Self { file, meta, profile, packed: None, kernels, workspaces: Mutex::default() };
+        if index.file.section(section::UPPER).is_ok() && (1..=MAX_M).contains(&index.meta.m) {
+            let (links, upper) = (index.numbers(section::LINKS), index.numbers(section::UPPER));
+            let packed = super::v1::pack(&index.meta, links, upper);
+            index.packed = Some(packed.ok_or_else(|| malformed("the rows of links are not of their number".into()))?);
+        }
         index.check().map_err(malformed)?;
         Ok(index)
     }
@@ -166,7 +175,11 @@ impl Index {
 
     /// The graph.
     pub fn graph(&self) -> Graph<'_> {
-        Graph::new(self.meta.m as usize, self.numbers(section::LINKS), self.numbers(section::UPPER), &self.meta.layers)
+        let (starts, links) = match &self.packed {
+            Some((starts, links)) => (&starts[..], &links[..]),
+            None => (self.numbers(section::STARTS), self.numbers(section::LINKS)),
+        };
+        Graph::new(self.len(), starts, links, &self.meta.layers)
     }
 
     /// Finds about the best `k` items. Fewer only when fewer pass the filter.
@@ -195,7 +208,13 @@ impl Index {
         let finer = self.meta.finer.and_then(|codec| self.matrix(codec, section::FINER));
         #[expect(clippy::expect_used, reason = "`check` has made this very matrix, or there is no index")]
         let matrix = self.matrix(self.meta.codec, section::CODES).expect("checked when opened");
-        Searcher::new(self.graph(), matrix, finer)
+        Searcher::new(self.graph(), matrix, finer).with_kernels(self.kernels).with_tuning(self.profile.tuning)
+    }
+
+    /// The same index searched by the kernels of another level, to compare them.
+    #[must_use]
+    pub fn with_kernels(self, kernels: &'static Kernels) -> Self {
+        Self { kernels, ..self }
     }
 
     /// Layout of the rows that the graph is walked by, and of the finer ones.
@@ -225,7 +244,7 @@ impl Index {
                 query.prepare_record(layout, codec, bytes, floats)?;
             }
         }
-        if let Some(layout) = finer_layout {
+        if let Some(layout) = finer_layout.filter(|layout| !layout.has_scales()) {
             finer.prepare(layout, floats)?;
         }
         Ok(())
@@ -255,7 +274,11 @@ impl Index {
         setting("`dim`", (1..=kernel::MAX_DIM as u32).contains(&meta.dim))?;
         setting("`m`", (1..=MAX_M).contains(&meta.m))?;
         setting("`layers`", meta.layers.len() <= MAX_LAYERS)?;
-        setting("`finer`", meta.finer.is_none_or(|finer| matches!(finer, Codec::F16 | Codec::F32)))?;
+        let whole = matches!(meta.codec, Codec::Int4 | Codec::Int8);
+        let finer = |finer| matches!(finer, Codec::F16 | Codec::F32) || whole && finer == Codec::Int8;
+        setting("`finer`", meta.finer.is_none_or(finer))?;
+        let tuning = self.profile.tuning;
+        setting("`beam`", (1..=64).contains(&tuning.beam) && (0.0..=4.0).contains(&tuning.rescored))?;
         for (codec, tag) in [(Some(meta.codec), section::CODES), (meta.finer, section::FINER)] {
             if let Some(codec) = codec {
                 let matrix =

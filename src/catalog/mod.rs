@@ -13,8 +13,10 @@ mod ids;
 mod index;
 mod meta;
 mod profile;
+mod rows;
 mod tags;
 mod truth;
+mod v1;
 
 pub use build::{BuildReport, BuildSpec, Stage, build};
 pub use choose::{Candidate, choose};
@@ -35,6 +37,8 @@ pub(crate) mod section {
     pub const BIASES: Tag = Tag::new("biases");
     pub const FINER: Tag = Tag::new("finer");
     pub const LINKS: Tag = Tag::new("links");
+    pub const STARTS: Tag = Tag::new("starts");
+    /// Only in files of format 1.
     pub const UPPER: Tag = Tag::new("upper");
     pub const IDS: Tag = Tag::new("ids");
     pub const ID_TEXT: Tag = Tag::new("id-text");

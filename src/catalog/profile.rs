@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{CatalogError, Index, QueryVector, recall, top_by_codec};
 use crate::codec::{Codec, Layout};
-use crate::graph::{Filter, SearchOptions};
+use crate::graph::{Filter, SearchOptions, Tuning};
 use crate::input::Vectors;
 
 /// The `ef` that are measured.
@@ -54,6 +54,9 @@ pub struct Profile {
     pub queries: u32,
     /// Recall@10 when every row is scored by the index's codec alone: what quantization costs without any graph.
     pub codec_recall_at_10: f64,
+    /// How searches are tuned.
+    #[serde(default)]
+    pub tuning: Tuning,
     /// The ladder, rising.
     pub rungs: Vec<Rung>,
 }
@@ -131,6 +134,7 @@ pub(super) fn measure(index: &Index, items: &Vectors, order: &[u32], sample: &Sa
     Ok(Profile {
         source: sample.source,
         queries: truth.len() as u32,
+        tuning: Tuning::default(),
         codec_recall_at_10: recall(&truth, alone.iter().map(Vec::as_slice), 10),
         rungs: rungs.collect::<Result<_, CatalogError>>()?,
     })

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::CatalogError;
-use crate::codec::{Codec, Layout, Matrix, Metric, Query};
+use crate::codec::{Codec, CodecError, Layout, Matrix, Metric, Query};
 use crate::input::Vectors;
 use crate::kernel;
 
@@ -29,12 +29,13 @@ pub fn top_by_codec(
             query.prepare(layout, vector).map(|()| (query, Vec::new()))
         })
         .collect::<Result<Vec<(Query, Vec<(u32, f32)>)>, _>>()?;
+    let encoding = Encoding { layout, rest: false, shared: None };
     let rows_per_chunk = (CHUNK_BYTES / (dim * 4)).max(1);
     let mut codes = aligned(rows_per_chunk * layout.row_bytes());
     items.for_each_chunk(rows_per_chunk, |first, vectors| {
         let rows = vectors.len() / dim;
         let bytes = &mut bytemuck::cast_slice_mut(&mut codes)[..rows * layout.row_bytes()];
-        let (scales, biases) = encode_rows(items, layout, metric, None, vectors, |at| (first + at) as u32, bytes)?;
+        let (scales, biases) = encode_rows(items, &encoding, metric, None, vectors, |at| (first + at) as u32, bytes)?;
         let ids: Vec<u32> = (0..rows as u32).collect();
         let biases = if metric == Metric::L2 { &biases[..] } else { &[] };
         let scales = if layout.has_scales() { &scales[..] } else { &[] };
@@ -70,30 +71,63 @@ fn merge(best: &mut Vec<(u32, f32)>, first: u32, scores: &[f32], k: usize) {
     best.truncate(k);
 }
 
+/// How vectors become rows.
+#[derive(Clone, Copy)]
+pub(super) struct Encoding {
+    /// The layout of the codes.
+    pub layout: Layout,
+    /// Whether what the codes leave is wanted instead of them.
+    pub rest: bool,
+    /// The component that a scale for all rows is made for; each row has its own when there is none.
+    pub shared: Option<f32>,
+}
+
+impl Encoding {
+    /// Bytes of a row that is wanted.
+    pub fn row_bytes(&self) -> usize {
+        if self.rest { Layout { codec: Codec::Int8, ..self.layout }.row_bytes() } else { self.layout.row_bytes() }
+    }
+
+    /// Encodes one vector and returns its scale.
+    fn encode(&self, vector: &[f32], codes: &mut Vec<u8>, out: &mut [u8]) -> Result<f32, CodecError> {
+        let layout = self.layout;
+        let scale = self.shared.map_or_else(|| layout.scale_for(vector), |max| layout.scale_for(&[max]));
+        if self.rest {
+            codes.resize(layout.row_bytes(), 0);
+            layout.encode_by(scale, vector, codes)?;
+            layout.encode_residual(scale, vector, codes, out);
+        } else {
+            layout.encode_by(scale, vector, out)?;
+        }
+        Ok(scale)
+    }
+}
+
 /// Encodes vectors, row by row on all cores, and returns their scales and biases. `row_of` names a vector in errors;
 /// what the codec `also` could not hold is refused as well.
 pub(super) fn encode_rows(
     items: &Vectors,
-    layout: Layout,
+    encoding: &Encoding,
     metric: Metric,
     also: Option<Codec>,
     vectors: &[f32],
     row_of: impl Fn(usize) -> u32 + Sync,
     codes: &mut [u8],
 ) -> Result<(Vec<f32>, Vec<f32>), CatalogError> {
-    let encode = |(at, (vector, out)): (usize, (&[f32], &mut [u8]))| {
-        let mut vector = vector.to_vec();
-        metric.prepare(&mut vector);
-        let checked = also.map_or(Ok(()), |codec| codec.check(&vector));
-        let scale = checked.and_then(|()| layout.encode(&vector, out)).map_err(|source| CatalogError::Vector {
-            path: items.path().to_owned(),
-            row: row_of(at),
-            source,
-        })?;
-        Ok((scale, metric.bias(&vector)))
+    type Item<'a> = (usize, (&'a [f32], &'a mut [u8]));
+    let encode = |(prepared, spare): &mut (Vec<f32>, Vec<u8>), (at, (vector, out)): Item| {
+        prepared.clear();
+        prepared.extend_from_slice(vector);
+        metric.prepare(prepared);
+        let checked = also.map_or(Ok(()), |codec| codec.check(prepared));
+        let scale = checked
+            .and_then(|()| encoding.encode(prepared, spare, out))
+            .map_err(|source| CatalogError::Vector { path: items.path().to_owned(), row: row_of(at), source })?;
+        Ok((scale, metric.bias(prepared)))
     };
-    let rows = vectors.par_chunks(layout.dim).zip(codes.par_chunks_mut(layout.row_bytes()));
-    let pairs: Vec<(f32, f32)> = rows.enumerate().with_min_len(256).map(encode).collect::<Result<_, CatalogError>>()?;
+    let rows = vectors.par_chunks(encoding.layout.dim).zip(codes.par_chunks_mut(encoding.row_bytes()));
+    let pairs = rows.enumerate().with_min_len(256).map_init(Default::default, encode);
+    let pairs: Vec<(f32, f32)> = pairs.collect::<Result<_, CatalogError>>()?;
     Ok(pairs.into_iter().unzip())
 }
 

@@ -29,13 +29,13 @@ pub struct Args {
     /// Where the index goes
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// How vectors are kept: f32, f16, int8, int4, or auto for the smallest that reaches --min-recall
+    /// How vectors are kept: f32, f16, int8, int4, or auto for the fastest that reaches --min-recall
     #[arg(long, default_value = "int8")]
     codec: CodecChoice,
     /// Recall@10 that --codec auto must reach
     #[arg(long, default_value_t = 0.98, value_name = "RECALL")]
     min_recall: f64,
-    /// Do not keep f16 beside integer codes to score the final candidates by
+    /// Do not keep what integer codes leave of the vectors, to score the final candidates by
     #[arg(long)]
     no_rerank: bool,
     /// Item ids, one a vector: .txt, .npy, .csv or a table with a column `id`
@@ -47,7 +47,7 @@ pub struct Args {
     /// Popularity of items: a table with columns `id` and `popularity`
     #[arg(long, value_name = "FILE")]
     popularity: Option<PathBuf>,
-    /// User vectors to measure by
+    /// User vectors to measure by, and to link what they look for
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
     /// Links of an item in the upper layers; twice as many in layer 0 [default: 16, for dot 32]
@@ -124,7 +124,7 @@ fn build(args: &Args, out: Output) -> anyhow::Result<()> {
     let known = ids.as_ref().or(items.ids()).unwrap_or(&rows);
     let tags = args.tags.as_deref().map(|path| read_tags(path, known)).transpose()?;
     let popularity = args.popularity.as_deref().map(|path| read_popularity(path, known)).transpose()?;
-    let rerank = |codec| matches!(codec, Codec::Int8 | Codec::Int4).then_some(Codec::F16).filter(|_| !args.no_rerank);
+    let rerank = |codec| matches!(codec, Codec::Int8 | Codec::Int4).then_some(Codec::Int8).filter(|_| !args.no_rerank);
     let (codec, finer, choice) = match args.codec {
         CodecChoice::This(codec) => (codec, rerank(codec), None),
         CodecChoice::Auto => {

@@ -150,7 +150,7 @@ fn build(folder: &Path, data: &Data, path: &Path) -> anyhow::Result<Index> {
         users: Some(&data.users),
         metric: Metric::Dot,
         codec: Codec::Int8,
-        finer: Some(Codec::F16),
+        finer: Some(Codec::Int8),
         graph: BuildOptions::new(Metric::Dot),
         release: "demo",
         profile: true,

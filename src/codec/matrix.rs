@@ -7,8 +7,8 @@
 
 use half::f16;
 
-use super::{Codec, CodecError, Query, max_abs, put_int4, quantize};
-use crate::kernel::{INT4_BLOCK, Kernels};
+use super::{Codec, CodecError, Query, get_int4, max_abs, put_int4, quantize, residual};
+use crate::kernel::{self, INT4_BLOCK, Kernels};
 
 /// The shape of a matrix's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +47,42 @@ impl Layout {
         matches!(self.codec, Codec::Int8 | Codec::Int4)
     }
 
-    /// Encodes one vector into one row and returns its scale (1 for a float codec).
+    /// The scale that a vector's largest component fits: what [`Layout::encode`] would choose.
+    pub fn scale_for(self, vector: &[f32]) -> f32 {
+        if self.has_scales() { max_abs(vector) / self.codec.levels() } else { 1.0 }
+    }
+
+    /// Encodes one vector into one row by a scale of its own and returns the scale (1 for a float codec).
     ///
     /// Panics when `row` is not [`Layout::row_bytes`] long.
     pub fn encode(self, vector: &[f32], row: &mut [u8]) -> Result<f32, CodecError> {
+        let scale = self.scale_for(vector);
+        self.encode_by(scale, vector, row)?;
+        Ok(scale)
+    }
+
+    /// Encodes what a row of these codes leaves of the vector it was made of, into a row of `int8`.
+    ///
+    /// Panics when the layout is not of an integer codec, or a row is of another length than its layout says.
+    pub fn encode_residual(self, scale: f32, vector: &[f32], codes: &[u8], residual: &mut [u8]) {
+        assert!(self.has_scales() && (vector.len(), codes.len()) == (self.dim, self.row_bytes()));
+        assert_eq!(residual.len(), Self { codec: Codec::Int8, ..self }.row_bytes());
+        residual.fill(0);
+        let padded = self.padded_dim();
+        for (at, (&x, out)) in vector.iter().zip(residual).enumerate() {
+            let code = if self.codec == Codec::Int4 { get_int4(codes, at, padded) } else { codes[at] as i8 };
+            *out = residual::code_of(x, scale, code) as u8;
+        }
+    }
+
+    /// Encodes one vector into one row by a given scale; components beyond its range become the largest code.
+    ///
+    /// Panics when `row` is not [`Layout::row_bytes`] long.
+    pub fn encode_by(self, scale: f32, vector: &[f32], row: &mut [u8]) -> Result<(), CodecError> {
         assert_eq!((vector.len(), row.len()), (self.dim, self.row_bytes()));
         self.codec.check(vector)?;
         row.fill(if self.codec == Codec::Int4 { 0x88 } else { 0 });
         let levels = self.codec.levels();
-        let scale = max_abs(vector) / levels;
         match self.codec {
             Codec::F32 => {
                 row.as_chunks_mut::<4>().0.iter_mut().zip(vector).for_each(|(out, x)| *out = x.to_le_bytes());
@@ -70,7 +97,7 @@ impl Layout {
                 quantize(vector, scale, levels, |at, code| put_int4(row, at, padded, code));
             }
         }
-        Ok(if self.has_scales() { scale } else { 1.0 })
+        Ok(())
     }
 }
 
@@ -79,7 +106,7 @@ impl Layout {
 pub struct Matrix<'a> {
     layout: Layout,
     codes: &'a [u8],
-    /// One a row; empty for float codecs.
+    /// One for all rows, or one a row; empty for float codecs.
     scales: &'a [f32],
     /// Added to each dot product; empty unless the metric is L2.
     biases: &'a [f32],
@@ -91,7 +118,7 @@ impl<'a> Matrix<'a> {
     pub fn new(layout: Layout, codes: &'a [u8], scales: &'a [f32], biases: &'a [f32]) -> Option<Self> {
         let rows = codes.len() / layout.row_bytes();
         let fits = codes.len().is_multiple_of(layout.row_bytes())
-            && scales.len() == if layout.has_scales() { rows } else { 0 }
+            && if layout.has_scales() { scales.len() == 1 || scales.len() == rows } else { scales.is_empty() }
             && (biases.is_empty() || biases.len() == rows)
             && (codes.is_empty() || codes.as_ptr().addr().is_multiple_of(4));
         fits.then_some(Self { layout, codes, scales, biases })
@@ -125,7 +152,19 @@ impl<'a> Matrix<'a> {
 
     /// The scale of one row; 1 for float codecs.
     pub fn scale(&self, row: u32) -> f32 {
-        self.scales.get(row as usize).copied().unwrap_or(1.0)
+        let at = if self.scales.len() == 1 { 0 } else { row as usize };
+        self.scales.get(at).copied().unwrap_or(1.0)
+    }
+
+    /// Asks for all that scoring a row reads, without waiting for it.
+    #[inline(always)]
+    pub fn prefetch(&self, row: u32) {
+        kernel::prefetch(self.row(row));
+        for numbers in [self.scales, self.biases] {
+            if numbers.len() > 1 {
+                kernel::prefetch(&numbers[row as usize..][..1]);
+            }
+        }
     }
 
     /// Scores the rows `ids` against a query prepared for this layout: dot product plus bias, larger is better.
@@ -135,19 +174,27 @@ impl<'a> Matrix<'a> {
         match self.layout.codec {
             Codec::F32 => kernels.rows_f32(query.floats(), bytemuck::cast_slice(self.codes), ids, out),
             Codec::F16 => kernels.rows_f16(query.floats(), bytemuck::cast_slice(self.codes), ids, out),
-            Codec::Int8 => kernels.rows_i8(query.codes(), bytemuck::cast_slice(self.codes), ids, out),
-            Codec::Int4 => kernels.rows_i4(query.codes(), self.codes, ids, out),
-        }
-        if self.layout.has_scales() {
-            let scale = query.scale();
-            for (out, &id) in out.iter_mut().zip(ids) {
-                *out *= scale * self.scales[id as usize];
-            }
+            Codec::Int8 | Codec::Int4 => self.products(kernels, query.codes(), query.scale(), ids, out),
         }
         if !self.biases.is_empty() {
             for (out, &id) in out.iter_mut().zip(ids) {
                 *out += self.biases[id as usize];
             }
+        }
+    }
+
+    /// The dot products of the rows `ids`, of an integer codec, with the codes of a query.
+    pub(super) fn products(&self, kernels: &Kernels, query: &[i8], scale: f32, ids: &[u32], out: &mut [f32]) {
+        match self.layout.codec {
+            Codec::Int4 => kernels.rows_i4(query, self.codes, ids, out),
+            _ => kernels.rows_i8(query, bytemuck::cast_slice(self.codes), ids, out),
+        }
+        match self.scales {
+            [one] => {
+                let scale = scale * one;
+                out[..ids.len()].iter_mut().for_each(|out| *out *= scale);
+            }
+            scales => out.iter_mut().zip(ids).for_each(|(out, &id)| *out *= scale * scales[id as usize]),
         }
     }
 }

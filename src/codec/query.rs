@@ -1,6 +1,6 @@
 //! A query in the form that a matrix's rows are scored with.
 
-use super::{Codec, CodecError, Layout, Matrix, get_int4, max_abs, quantize, record};
+use super::{Codec, CodecError, Layout, Matrix, get_int4, max_abs, quantize, record, residual};
 
 /// A prepared query. Its buffers are kept from one preparation to the next, so preparing allocates nothing once warm.
 #[derive(Clone, Debug, Default)]
@@ -9,6 +9,8 @@ pub struct Query {
     floats: Vec<f32>,
     /// For integer rows: the vector as `int8`, padded with zeros.
     codes: Vec<i8>,
+    /// What the codes leave of the vector ([`residual`]); empty when they leave nothing.
+    rest: Vec<i8>,
     scale: f32,
 }
 
@@ -21,7 +23,12 @@ impl Query {
             self.scale = max_abs(vector) / Codec::Int8.levels();
             self.codes.clear();
             self.codes.resize(layout.padded_dim(), 0);
-            quantize(vector, self.scale, Codec::Int8.levels(), |at, code| self.codes[at] = code);
+            self.rest.clear();
+            self.rest.resize(layout.padded_dim(), 0);
+            quantize(vector, self.scale, Codec::Int8.levels(), |at, code| {
+                self.codes[at] = code;
+                self.rest[at] = residual::code_of(vector[at], self.scale, code);
+            });
         } else {
             self.set_floats(layout, vector);
         }
@@ -42,6 +49,7 @@ impl Query {
         }
         self.codes.clear();
         self.codes.resize(layout.padded_dim(), 0);
+        self.rest.clear();
         self.scale = record::codes(codec, bytes, &mut self.codes[..layout.dim])?;
         Ok(())
     }
@@ -51,6 +59,7 @@ impl Query {
         let (layout, bytes) = (matrix.layout(), matrix.row(row));
         self.scale = matrix.scale(row);
         self.codes.clear();
+        self.rest.clear();
         match layout.codec {
             Codec::Int8 => self.codes.extend_from_slice(bytemuck::cast_slice(bytes)),
             Codec::Int4 => self.codes.extend((0..2 * bytes.len()).map(|at| get_int4(bytes, at, 2 * bytes.len()))),
@@ -75,6 +84,10 @@ impl Query {
 
     pub(super) fn codes(&self) -> &[i8] {
         &self.codes
+    }
+
+    pub(super) fn rest(&self) -> &[i8] {
+        &self.rest
     }
 
     pub(super) fn scale(&self) -> f32 {

@@ -73,7 +73,7 @@ fn split(codec: Codec, record: &[u8], dim: usize) -> Result<(&[u8], f32), CodecE
 
 fn code_at(codec: Codec, codes: &[u8], at: usize, dim: usize) -> i8 {
     match codec {
-        Codec::Int8 => codes[at] as i8,
+        Codec::Int8 => (codes[at] as i8).max(-127), // no encoder writes -128, and not every kernel takes it
         Codec::Int4 => get_int4(codes, at, dim),
         Codec::F32 | Codec::F16 => unreachable!("only integer codecs have codes"),
     }

@@ -11,7 +11,7 @@ use super::error::FileError;
 use super::tag::Tag;
 
 /// The format written, and the newest one read.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Sections a file can hold. Twice what an index needs today; the table is part of the fixed header.
 pub const MAX_SECTIONS: usize = 32;
 /// Every section begins at a multiple of this: a cache line, so that any number type and any SIMD load is aligned.

@@ -3,9 +3,10 @@
 use std::fmt;
 
 use super::Graph;
+use super::links::{Layer, Roomy, push, used};
 use super::order::MAX_LAYERS;
 use super::scratch::Scratch;
-use super::walk::{Effort, Layer, used, walk};
+use super::walk::{Effort, walk};
 use crate::codec::Matrix;
 use crate::kernel::Kernels;
 
@@ -24,8 +25,8 @@ impl fmt::Display for Broken {
 pub fn structure(graph: &Graph, n: usize) -> Result<(), Broken> {
     use rayon::prelude::*;
     let broken = |what: String| Err(Broken(what));
-    if graph.cap == 0 || graph.links.len() != n * graph.cap {
-        return broken(format!("expected {n} nodes of {} links, got {} links", graph.cap, graph.links.len()));
+    if graph.len != n {
+        return broken(format!("expected {n} nodes, got {}", graph.len));
     }
     if graph.upper_lens.len() > MAX_LAYERS {
         return broken(format!("expected at most {MAX_LAYERS} layers above, got {}", graph.upper_lens.len()));
@@ -37,16 +38,20 @@ pub fn structure(graph: &Graph, n: usize) -> Result<(), Broken> {
         }
         below = len as usize;
     }
-    let upper: usize = graph.upper_lens.iter().map(|&len| len as usize * graph.upper_cap).sum();
-    if graph.upper.len() != upper {
-        return broken(format!("expected {upper} links in the layers above, got {}", graph.upper.len()));
+    let rows = n + graph.upper_lens.iter().map(|&len| len as usize).sum::<usize>();
+    let (first, last) = (graph.starts.first(), graph.starts.last());
+    if graph.starts.len() != rows + 1 || first != Some(&0) || last.map(|&end| end as usize) != Some(graph.to.len()) {
+        return broken(format!("{} starts of rows for {rows} rows of {} links", graph.starts.len(), graph.to.len()));
     }
-    let layers = graph.upper_layers().chain([graph.base()]);
-    for layer in layers {
-        let len = layer.links.len() / layer.cap;
-        let top = layer.links.par_chunks(1 << 16).map(|chunk| chunk.iter().copied().max().unwrap_or(0)).max();
-        if let Some(link) = top.filter(|&link| link as usize >= len) {
-            return broken(format!("a link to node {link} in a layer of {len}"));
+    if !graph.starts.par_windows(2).all(|pair| pair[0] <= pair[1]) {
+        return broken("a row of links that ends before it begins".into());
+    }
+    for layer in graph.upper_layers().chain([graph.base()]) {
+        let ends = [layer.starts[0], layer.starts[layer.len()]].map(|end| end as usize);
+        let links = &graph.to[ends[0]..ends[1]];
+        let top = links.par_chunks(1 << 16).map(|chunk| chunk.iter().copied().max().unwrap_or(0)).max();
+        if let Some(link) = top.filter(|&link| link as usize >= layer.len()) {
+            return broken(format!("a link to node {link} in a layer of {}", layer.len()));
         }
     }
     Ok(())
@@ -55,7 +60,7 @@ pub fn structure(graph: &Graph, n: usize) -> Result<(), Broken> {
 /// Number of nodes that no path of layer 0 leads to from the entry.
 pub fn unreachable(graph: &Graph) -> usize {
     let mut reached = Reached::new(graph.len());
-    reached.spread(graph.links, graph.cap, 0);
+    reached.spread(graph.base(), 0);
     graph.len() - reached.count
 }
 
@@ -64,10 +69,10 @@ pub fn unreachable(graph: &Graph) -> usize {
 /// Inner product needs this most: the links back to an item of small norm lose against the large ones in every row.
 /// The link is put where a search for the node ends, in the best node with a free place, so that nothing is displaced
 /// and the walks of ordinary queries meet it late. Where no place is free the node is put between two linked ones.
-pub(super) fn repair(links: &mut [u32], cap: usize, matrix: &Matrix, kernels: &Kernels) -> usize {
-    let n = links.len() / cap;
+pub(super) fn repair(rows: &mut [u32], stride: usize, matrix: &Matrix, kernels: &Kernels) -> usize {
+    let n = rows.len() / stride;
     let mut reached = Reached::new(n);
-    reached.spread(links, cap, 0);
+    reached.spread(Roomy { rows, stride }, 0);
     let mut scratch = Scratch::default();
     let mut near = Vec::new();
     let mut repaired = 0;
@@ -75,15 +80,12 @@ pub(super) fn repair(links: &mut [u32], cap: usize, matrix: &Matrix, kernels: &K
         if reached.nodes[node as usize] {
             continue;
         }
-        find(node, Layer { links, cap }, matrix, kernels, &mut scratch, &mut near);
-        let degree = |at: u32, links: &[u32]| used(&links[at as usize * cap..][..cap], at).len();
-        let free = near.iter().find(|&&(at, _)| degree(at, links) < cap).map(|&(at, _)| at);
-        if let Some(at) = free {
-            links[at as usize * cap + degree(at, links)] = node;
-        } else {
-            insert_between(links, cap, near[0].0, node);
+        find(node, Roomy { rows, stride }, matrix, kernels, &mut scratch, &mut near);
+        let row_of = |at: u32| at as usize * stride..(at as usize + 1) * stride;
+        if !near.iter().any(|&(at, _)| push(&mut rows[row_of(at)], node)) {
+            insert_between(rows, stride, near[0].0, node);
         }
-        reached.spread(links, cap, node);
+        reached.spread(Roomy { rows, stride }, node);
         repaired += 1;
     }
     repaired
@@ -92,21 +94,21 @@ pub(super) fn repair(links: &mut [u32], cap: usize, matrix: &Matrix, kernels: &K
 /// The reachable nodes that a search for `node` ends at, best first; never empty, as the entry is one.
 fn find(
     node: u32,
-    layer: Layer,
+    layer: Roomy,
     matrix: &Matrix,
     kernels: &Kernels,
     scratch: &mut Scratch,
     near: &mut Vec<(u32, f32)>,
 ) {
     scratch.query.prepare_row(matrix, node);
-    scratch.visited.restart(layer.links.len() / layer.cap);
+    scratch.visited.restart(layer.len());
     scratch.open.clear();
     scratch.closed.clear();
     let mut score = [0.0];
     matrix.score(kernels, &scratch.query, &[0], &mut score);
     scratch.visited.insert(0);
     scratch.open.push(0, score[0]);
-    walk(layer, matrix, kernels, Effort { hops: 48, keep: 128 }, None, scratch);
+    walk(layer, matrix, kernels, Effort { hops: 48, keep: 128, beam: 4 }, None, scratch);
     let Scratch { open, closed, .. } = scratch;
     for (&id, &score) in closed.ids.iter().zip(&closed.scores) {
         open.push(id, score);
@@ -116,13 +118,12 @@ fn find(
 
 /// Replaces the last link of `at`, to some `next`, by one to `node`, and has `node` link to `next`: all that was
 /// reached stays so, whatever stood in the row of `node`.
-fn insert_between(links: &mut [u32], cap: usize, at: u32, node: u32) {
-    let last = at as usize * cap + used(&links[at as usize * cap..][..cap], at).len() - 1;
-    let next = std::mem::replace(&mut links[last], node);
-    let row = &mut links[node as usize * cap..][..cap];
-    let degree = used(row, node).len();
-    if !row[..degree].contains(&next) {
-        row[degree.min(cap - 1)] = next;
+fn insert_between(rows: &mut [u32], stride: usize, at: u32, node: u32) {
+    let row = &mut rows[at as usize * stride..][..stride];
+    let next = std::mem::replace(&mut row[row[0] as usize], node);
+    let row = &mut rows[node as usize * stride..][..stride];
+    if !used(row).contains(&next) && !push(row, next) {
+        row[stride - 1] = next;
     }
 }
 
@@ -139,7 +140,7 @@ impl Reached {
     }
 
     /// Marks all that can be reached from a node.
-    fn spread(&mut self, links: &[u32], cap: usize, from: u32) {
+    fn spread(&mut self, layer: impl Layer, from: u32) {
         let Self { nodes, count, queue } = self;
         let mut meet = |node: u32, queue: &mut Vec<u32>| {
             if let Some(reached) = nodes.get_mut(node as usize).filter(|reached| !**reached) {
@@ -150,7 +151,7 @@ impl Reached {
         };
         meet(from, queue);
         while let Some(node) = queue.pop() {
-            links[node as usize * cap..][..cap].iter().for_each(|&link| meet(link, queue));
+            layer.row(node).iter().for_each(|&link| meet(link, queue));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Filter;
 use super::scratch::{Scratch, better};
-use super::walk::{Bits, append, thin};
+use super::walk::{Bits, append, room, thin};
 use crate::codec::{Matrix, Query};
 use crate::kernel::{self, Kernels};
 
@@ -30,10 +30,9 @@ pub fn best(
 
 /// Scores every row that passes against `scratch.query` and leaves about the best `keep` in `scratch.hits`.
 pub(super) fn scan(matrix: &Matrix, kernels: &Kernels, keep: usize, filter: Option<Bits>, scratch: &mut Scratch) {
-    let Scratch { hits, spare, fresh, query, .. } = scratch;
+    let Scratch { hits, spare, ids, scores, query, .. } = scratch;
     hits.clear();
-    let (ids, scores) = (&mut fresh.ids, &mut fresh.scores);
-    scores.resize(CHUNK.max(scores.len()), 0.0);
+    room(scores, CHUNK);
     let mut floor = f32::NEG_INFINITY;
     let mut rows = (0..matrix.rows() as u32).filter(|&row| filter.is_none_or(|bits| bits.has(row)));
     (scratch.hops, scratch.distances) = (0, 0);
@@ -50,6 +49,4 @@ pub(super) fn scan(matrix: &Matrix, kernels: &Kernels, keep: usize, filter: Opti
             floor = thin(kernels, keep, hits, spare);
         }
     }
-    // Walks expect the two to be equally long.
-    ids.resize(scores.len().max(ids.len()), 0);
 }

@@ -10,9 +10,11 @@
 //! The graph is that of Malkov and Yashunin (arXiv 1603.09320); nodes are inserted in batches that double
 //! (ParlayANN, arXiv 2305.04359), so that the result depends on the seed alone and never on the number of threads.
 
+mod attune;
 pub mod build;
 pub mod check;
 pub mod exact;
+mod links;
 pub mod order;
 mod prune;
 mod scratch;
@@ -20,10 +22,11 @@ pub mod search;
 mod walk;
 
 use crate::codec::Metric;
+use links::Packed;
 
 pub use build::{Built, build};
 pub use scratch::Scratch;
-pub use search::{Filter, SearchOptions, SearchStats, Searcher};
+pub use search::{Filter, SearchOptions, SearchStats, Searcher, Tuning};
 
 /// How a graph is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,62 +50,59 @@ impl BuildOptions {
     }
 }
 
-/// A built graph, wherever its numbers lie.
+/// A built graph, wherever its numbers lie: the rows of layer 0, then those of the layers above, lowest first, packed
+/// without gaps.
 #[derive(Clone, Copy, Debug)]
 pub struct Graph<'a> {
-    /// Links of a node in layer 0: `2 m`.
-    cap: usize,
-    /// Links of a node above: `m`.
-    upper_cap: usize,
-    /// Layer 0, `cap` a node, unused places filled with the node itself.
-    links: &'a [u32],
-    /// The layers above, lowest first, each `upper_cap` a node, filled likewise.
-    upper: &'a [u32],
+    /// Nodes of layer 0.
+    len: usize,
+    /// Where the links of each row begin, and where those of the last one end.
+    starts: &'a [u32],
+    to: &'a [u32],
     /// Nodes of each layer above, lowest first.
     upper_lens: &'a [u32],
 }
 
 impl<'a> Graph<'a> {
-    /// A view of a graph's numbers. They are not checked: see [`check::structure`].
-    pub fn new(m: usize, links: &'a [u32], upper: &'a [u32], upper_lens: &'a [u32]) -> Self {
-        Self { cap: 2 * m, upper_cap: m, links, upper, upper_lens }
+    /// A view of the numbers of a graph of `len` nodes. They are not checked: see [`check::structure`].
+    pub fn new(len: usize, starts: &'a [u32], to: &'a [u32], upper_lens: &'a [u32]) -> Self {
+        Self { len, starts, to, upper_lens }
     }
 
     /// Number of nodes.
     pub fn len(&self) -> usize {
-        self.links.len() / self.cap
+        self.len
     }
 
     /// Whether there is no node.
     pub fn is_empty(&self) -> bool {
-        self.links.is_empty()
+        self.len == 0
     }
 
     /// The links of a node in layer 0.
     pub fn links(&self, node: u32) -> &'a [u32] {
-        walk::used(&self.links[node as usize * self.cap..][..self.cap], node)
+        self.base().links(node)
     }
 
     /// Mean number of links in layer 0.
     pub fn mean_degree(&self) -> f64 {
-        let links: usize = (0..self.len() as u32).map(|node| self.links(node).len()).sum();
-        links as f64 / self.len().max(1) as f64
+        let links = self.starts.get(self.len).copied().unwrap_or(0);
+        f64::from(links) / self.len.max(1) as f64
     }
 
     /// The layers above layer 0, highest first.
-    fn upper_layers(&self) -> impl Iterator<Item = walk::Layer<'a>> {
-        let (upper, cap) = (self.upper, self.upper_cap);
-        let mut end = upper.len();
+    fn upper_layers(&self) -> impl Iterator<Item = Packed<'a>> {
+        let Self { starts, to, .. } = *self;
+        let mut end = starts.len() - 1;
         self.upper_lens.iter().rev().map(move |&len| {
-            let start = end - len as usize * cap;
-            let links = &upper[start..end];
-            end = start;
-            walk::Layer { links, cap }
+            let last = end;
+            end -= len as usize;
+            Packed { starts: &starts[end..=last], to }
         })
     }
 
-    fn base(&self) -> walk::Layer<'a> {
-        walk::Layer { links: self.links, cap: self.cap }
+    fn base(&self) -> Packed<'a> {
+        Packed { starts: &self.starts[..=self.len], to: self.to }
     }
 }
 

@@ -29,6 +29,18 @@ impl Pool {
         (self.ids.swap_remove(at), self.scores.swap_remove(at))
     }
 
+    /// Drops those from place `from` on whose id fails a test.
+    pub fn keep_from(&mut self, from: usize, passes: impl Fn(u32) -> bool) {
+        let mut kept = from;
+        for at in from..self.len() {
+            let (id, score) = (self.ids[at], self.scores[at]);
+            (self.ids[kept], self.scores[kept]) = (id, score);
+            kept += usize::from(passes(id));
+        }
+        self.ids.truncate(kept);
+        self.scores.truncate(kept);
+    }
+
     /// The candidates, best first; equals by id, so that the order is the same on every machine.
     pub fn sort_into(&self, out: &mut Vec<(u32, f32)>) {
         out.clear();
@@ -43,51 +55,66 @@ pub(super) fn better(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
-/// Which nodes a walk has met: a stamp a node, so that forgetting them all is one addition.
+/// Which nodes a walk has met: a bit a node, and the nodes in the order they were met, so that forgetting them costs as
+/// much as meeting them did, however large the graph.
+///
+/// The bits of a million nodes fit the second level cache, where a stamp a node would not.
 #[derive(Debug, Default)]
 pub(super) struct Visited {
-    stamps: Vec<u16>,
-    now: u16,
+    bits: Vec<u64>,
+    /// The first `len` are the nodes met; what follows is room.
+    log: Vec<u32>,
+    len: usize,
 }
 
 impl Visited {
     /// Forgets everything and makes room for `nodes`.
     pub fn restart(&mut self, nodes: usize) {
-        if self.stamps.len() < nodes {
-            self.stamps.resize(nodes, 0);
+        self.log[..self.len].iter().for_each(|&node| self.bits[node as usize / 64] = 0);
+        self.len = 0;
+        if self.bits.len() < nodes.div_ceil(64) {
+            self.bits.resize(nodes.div_ceil(64), 0);
         }
-        self.now = self.now.wrapping_add(1);
-        if self.now == 0 {
-            self.stamps.fill(0);
-            self.now = 1;
-        }
+    }
+
+    /// How many nodes were met.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The nodes met after the first `from`, in that order.
+    pub fn since(&self, from: usize) -> &[u32] {
+        &self.log[from..self.len]
     }
 
     /// Marks a node; whether it was new.
-    #[inline]
     pub fn insert(&mut self, node: u32) -> bool {
-        let stamp = &mut self.stamps[node as usize];
-        std::mem::replace(stamp, self.now) != self.now
+        let before = self.len;
+        self.insert_all(&[node]);
+        self.len > before
     }
 
-    /// Writes the nodes that are new to the front of `fresh`, marks them, and returns how many. `fresh` has room for
-    /// all of `nodes`, and every node is below the number given to [`Visited::restart`].
+    /// Marks nodes, all below the number given to [`Visited::restart`].
     #[inline]
-    pub fn insert_all(&mut self, nodes: &[u32], fresh: &mut [u32]) -> usize {
-        assert!(fresh.len() >= nodes.len());
-        let mut count = 0;
+    pub fn insert_all(&mut self, nodes: &[u32]) {
+        let room = self.len + nodes.len();
+        if self.log.len() < room {
+            self.log.resize(2 * room, 0);
+        }
+        let mut len = self.len;
         for &node in nodes {
-            debug_assert!((node as usize) < self.stamps.len());
+            debug_assert!((node as usize) < self.bits.len() * 64);
             // SAFETY: links are below the number of nodes: the builder makes them so and `check::structure` holds
-            // files to it; `count` never passes the number of nodes seen, for which there is room.
+            // files to it; `len` never passes `room`, which the log has.
             unsafe {
-                let stamp = self.stamps.get_unchecked_mut(node as usize);
-                *fresh.get_unchecked_mut(count) = node;
-                count += usize::from(*stamp != self.now);
-                *stamp = self.now;
+                let word = self.bits.get_unchecked_mut(node as usize / 64);
+                let new = !(*word >> (node % 64)) & 1;
+                *word |= 1 << (node % 64);
+                *self.log.get_unchecked_mut(len) = node;
+                len += new as usize;
             }
         }
-        count
+        self.len = len;
     }
 }
 
@@ -103,8 +130,10 @@ pub struct Scratch {
     pub(super) hits: Pool,
     /// The other half of a pool that is being thinned.
     pub(super) spare: Pool,
-    /// Neighbours to score in this step.
-    pub(super) fresh: Pool,
+    /// Nodes to score that no walk met: of a scan, or to score again.
+    pub(super) ids: Vec<u32>,
+    /// Of the nodes scored last.
+    pub(super) scores: Vec<f32>,
     pub(super) query: Query,
     /// Distances and hops of the last walk.
     pub(super) distances: usize,
@@ -116,14 +145,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamps_are_forgotten_when_the_counter_wraps() {
+    fn a_restart_forgets_all_that_was_met_and_nothing_else_is_marked() {
         let mut visited = Visited::default();
-        for round in 0..=u32::from(u16::MAX) + 2 {
-            visited.restart(3);
-            let mut fresh = [0; 3];
-            assert_eq!(visited.insert_all(&[2, 0, 2], &mut fresh), 2, "round {round}");
-            assert_eq!(fresh[..2], [2, 0]);
-            assert!(!visited.insert(0) && visited.insert(1));
+        for nodes in [3, 3, 200, 70, 1000] {
+            visited.restart(nodes);
+            let last = nodes as u32 - 1;
+            visited.insert_all(&[last, 0, last, 1, 0]);
+            assert_eq!(visited.since(0), [last, 0, 1], "of {nodes}");
+            assert!(!visited.insert(0) && !visited.insert(last));
+            assert_eq!((visited.len(), visited.since(2)), (3, &[1][..]));
         }
     }
 }

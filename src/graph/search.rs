@@ -3,13 +3,31 @@
 use super::Graph;
 use super::exact;
 use super::scratch::{Scratch, better};
-use super::walk::{BEAM, Bits, Effort, descend, walk};
-use crate::codec::{Matrix, Query};
+use super::walk::{Bits, Effort, descend, room, walk};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{Matrix, Query, residual};
 use crate::kernel::{self, Kernels};
 
-/// Nodes expanded beyond `ef` and a quarter of it, for the steps before the beam is where the answers are and for what
+/// Nodes expanded beyond `ef` and a quarter of it, for the turns before the beam is where the answers are and for what
 /// it expands needlessly: with them an `ef` finds what it finds in an HNSW that keeps its candidates in order.
-const APPROACH: usize = 2 * BEAM;
+const APPROACH: usize = 16;
+
+/// What suits an index best: measured when it is built, and kept in its profile.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tuning {
+    /// Nodes expanded together, 1 to 64. More hide the latency of memory better and choose worse.
+    pub beam: usize,
+    /// Part of `ef` that is scored again by the finer codec, 0 to 4; never less than twice the results wanted.
+    pub rescored: f32,
+}
+
+impl Default for Tuning {
+    /// Eight, and a half: on no set that was measured does another choice gain more than a tenth.
+    fn default() -> Self {
+        Self { beam: 8, rescored: 0.5 }
+    }
+}
 
 /// How a search is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,26 +62,33 @@ pub struct SearchStats {
 pub struct Searcher<'a> {
     graph: Graph<'a>,
     matrix: Matrix<'a>,
-    /// The same rows in a finer codec, to score the final candidates by.
+    /// To score the final candidates by: the same rows in a float codec, or what the codes leave of them.
     finer: Option<Matrix<'a>>,
     kernels: &'static Kernels,
+    tuning: Tuning,
 }
 
 impl<'a> Searcher<'a> {
     /// Puts the parts together. The graph's structure must have been checked ([`super::check::structure`]) against the
-    /// number of rows; `finer`, when given, has as many.
+    /// number of rows; `finer`, when given, has as many, and is of a float codec or holds the residuals of `matrix`.
     ///
     /// Panics when the numbers of rows differ.
     pub fn new(graph: Graph<'a>, matrix: Matrix<'a>, finer: Option<Matrix<'a>>) -> Self {
         assert_eq!(graph.len(), matrix.rows());
         assert!(finer.is_none_or(|finer| finer.rows() == matrix.rows()));
-        Self { graph, matrix, finer, kernels: kernel::best() }
+        Self { graph, matrix, finer, kernels: kernel::best(), tuning: Tuning::default() }
     }
 
     /// The same searcher with the kernels of another level.
     #[must_use]
     pub fn with_kernels(self, kernels: &'static Kernels) -> Self {
         Self { kernels, ..self }
+    }
+
+    /// The same searcher tuned otherwise.
+    #[must_use]
+    pub fn with_tuning(self, tuning: Tuning) -> Self {
+        Self { tuning, ..self }
     }
 
     /// Finds about the best `k` nodes for a query into `found`, best first, as `(node, query · row + bias)`.
@@ -86,8 +111,8 @@ impl<'a> Searcher<'a> {
         }
         scratch.query.clone_from(query);
         let want = options.k.saturating_add(filter.exclude.len()).min(n);
-        // Half of what was expanded is scored again: all of it finds nothing more, a quarter loses.
-        let pool = if self.finer.is_some() { want.saturating_mul(2).max(options.ef / 2).min(n) } else { want };
+        let rescored = (options.ef as f32 * self.tuning.rescored) as usize;
+        let pool = if self.finer.is_some() { want.saturating_mul(2).max(rescored).min(n) } else { want };
         let passing = filter.bits.map_or(n, |(_, passing)| passing);
         // What is excluded stands among the best, where the effort goes: it must not be at the others' cost.
         let ef = options.ef.saturating_add(filter.exclude.len()).max(want);
@@ -96,7 +121,14 @@ impl<'a> Searcher<'a> {
         match hops {
             Some(hops) => {
                 self.enter(scratch);
-                walk(self.graph.base(), &self.matrix, self.kernels, Effort { hops, keep: pool }, bits, scratch);
+                walk(
+                    self.graph.base(),
+                    &self.matrix,
+                    self.kernels,
+                    Effort { hops, keep: pool, beam: self.tuning.beam },
+                    bits,
+                    scratch,
+                );
             }
             None => exact::scan(&self.matrix, self.kernels, pool, bits, scratch),
         }
@@ -112,24 +144,23 @@ impl<'a> Searcher<'a> {
     fn hops(&self, ef: usize, passing: usize) -> Option<usize> {
         let n = self.graph.len();
         let stretched = (ef as u64).saturating_mul(n as u64).div_ceil(passing.max(1) as u64) as usize;
-        let scored = stretched.saturating_mul(self.graph.cap / 2);
+        let scored = stretched.saturating_mul(self.graph.to.len() / n / 2);
         (scored < passing).then_some(stretched)
     }
 
     /// Opens the walk where the layers above lead.
     fn enter(&self, scratch: &mut Scratch) {
-        let Scratch { query, open, closed, hits, visited, fresh, .. } = scratch;
+        let Scratch { query, open, closed, hits, visited, scores, .. } = scratch;
         open.clear();
         closed.clear();
         hits.clear();
         visited.restart(self.graph.len());
-        let mut score = [0.0];
-        self.matrix.score(self.kernels, query, &[0], &mut score);
-        let mut at = (0, score[0]);
+        room(scores, 1);
+        self.matrix.score(self.kernels, query, &[0], scores);
+        let mut at = (0, scores[0]);
         for layer in self.graph.upper_layers() {
-            at = descend(layer, &self.matrix, self.kernels, query, at, &mut fresh.scores).0;
+            at = descend(layer, &self.matrix, self.kernels, query, at, scores);
         }
-        fresh.ids.resize(fresh.scores.len(), 0);
         visited.insert(at.0);
         open.push(at.0, at.1);
     }
@@ -141,13 +172,19 @@ impl<'a> Searcher<'a> {
                 found.select_nth_unstable_by(pool - 1, better);
                 found.truncate(pool);
             }
-            let fresh = &mut scratch.fresh;
-            let len = found.len().max(fresh.ids.len());
-            fresh.ids.resize(len, 0);
-            fresh.scores.resize(len, 0.0);
-            fresh.ids.iter_mut().zip(&*found).for_each(|(id, &(node, _))| *id = node);
-            finer.score(self.kernels, query, &fresh.ids[..found.len()], &mut fresh.scores);
-            found.iter_mut().zip(&fresh.scores).for_each(|(found, &score)| found.1 = score);
+            let Scratch { ids, scores, query: coarse, spare, .. } = scratch;
+            let spare_scores = &mut spare.scores;
+            ids.clear();
+            ids.extend(found.iter().map(|&(node, _)| node));
+            ids.iter().for_each(|&node| finer.prefetch(node));
+            room(scores, ids.len());
+            if finer.layout().has_scales() {
+                scores.iter_mut().zip(&*found).for_each(|(score, found)| *score = found.1);
+                residual::refine(&self.matrix, finer, self.kernels, coarse, ids, scores, spare_scores);
+            } else {
+                finer.score(self.kernels, query, ids, scores);
+            }
+            found.iter_mut().zip(&*scores).for_each(|(found, &score)| found.1 = score);
         }
         if found.len() > k {
             found.select_nth_unstable_by(k - 1, better);

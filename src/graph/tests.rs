@@ -61,7 +61,7 @@ struct Fixture {
 fn fixture(vectors: &[Vec<f32>], metric: Metric, options: &BuildOptions) -> Fixture {
     let (order, lens) = order::order(vectors.len(), options.m, options.seed);
     let rows = Rows::new(Codec::Int8, metric, vectors, &order);
-    let built = build(rows.matrix(order.len()), metric, options, &lens, &|_| ());
+    let built = build(rows.matrix(order.len()), metric, options, &lens, &[], &|_| ());
     Fixture { order, rows, built }
 }
 
@@ -109,7 +109,7 @@ fn the_graph_does_not_depend_on_the_number_of_threads() {
     let one = build_with(1);
     for threads in [2, 3, 8] {
         let other = build_with(threads);
-        assert_eq!((&one.links, &one.upper, one.repaired), (&other.links, &other.upper, other.repaired));
+        assert_eq!((&one.links, &one.starts, one.repaired), (&other.links, &other.starts, other.repaired));
     }
 }
 
@@ -187,8 +187,14 @@ fn tiny_and_degenerate_sets_answer_all_they_have() {
 #[test]
 fn an_empty_graph_answers_nothing() {
     let layout = Layout { codec: Codec::Int8, dim: 4 };
-    let built =
-        build(Matrix::new(layout, &[], &[], &[]).unwrap(), Metric::Dot, &BuildOptions::new(Metric::Dot), &[], &|_| ());
+    let built = build(
+        Matrix::new(layout, &[], &[], &[]).unwrap(),
+        Metric::Dot,
+        &BuildOptions::new(Metric::Dot),
+        &[],
+        &[],
+        &|_| (),
+    );
     let searcher = Searcher::new(built.graph(), Matrix::new(layout, &[], &[], &[]).unwrap(), None);
     let (mut query, mut found) = (Query::default(), Vec::new());
     query.prepare(layout, &[1.0; 4]).unwrap();
@@ -200,14 +206,17 @@ fn an_empty_graph_answers_nothing() {
 #[test]
 fn nodes_that_no_link_leads_to_are_given_one_even_where_every_row_is_full() {
     // Two rings of full rows, and no link from the first to the second.
+    const STRIDE: usize = 5;
     let vectors = clustered(16, 6, 2, 1.0, 4);
     let order: Vec<u32> = (0..16).collect();
     let rows = Rows::new(Codec::Int8, Metric::Dot, &vectors, &order);
-    let ring = |node: u32| (1..5).map(move |step| node / 8 * 8 + (node + step) % 8);
+    let ring = |node: u32| [4].into_iter().chain((1..STRIDE as u32).map(move |step| node / 8 * 8 + (node + step) % 8));
     let mut links: Vec<u32> = (0..16).flat_map(ring).collect();
-    let repaired = check::repair(&mut links, 4, &rows.matrix(16), kernel::best());
+    let repaired = check::repair(&mut links, STRIDE, &rows.matrix(16), kernel::best());
     assert!(repaired >= 1);
-    let graph = Graph::new(2, &links, &[], &[]);
+    let starts: Vec<u32> = (0..=16).map(|node| node * (STRIDE as u32 - 1)).collect();
+    let packed: Vec<u32> = links.chunks(STRIDE).flat_map(|row| row[1..].to_vec()).collect();
+    let graph = Graph::new(16, &starts, &packed, &[]);
     structure(&graph, 16).unwrap();
     assert_eq!(unreachable(&graph), 0);
 }

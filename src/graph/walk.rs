@@ -1,39 +1,22 @@
-//! The loop that everything here runs: a best-first walk that expands several nodes a step.
+//! The loop that everything here runs: a best-first walk that expands several nodes a turn, one turn ahead of itself.
 //!
 //! The bottleneck of such a walk is never the distance. It is keeping candidates in order, branches that cannot be
 //! predicted, and waiting for memory once a hop. So the pool of candidates is not sorted: its best are found by a
-//! vector scan. Eight nodes are expanded together: their links are fetched at once, their unseen neighbours gathered
-//! without branches, prefetched, and scored by one kernel call of about a hundred rows. The effort is a number of
+//! vector scan. Several nodes are chosen together, and nothing is used in the turn that asks for it: a turn scores the
+//! neighbours that the last one met, whose codes have arrived meanwhile, then chooses the next nodes and asks for their
+//! links, then meets the neighbours of those chosen a turn ago and asks for their codes. A choice does not know what
+//! the turn before it chose will find, which costs a few expansions; waiting would cost more. The effort is a number of
 //! expansions.
 
+use std::ops::Range;
+
+use super::links::Layer;
 use super::scratch::{Pool, Scratch};
 use crate::codec::{Matrix, Query};
 use crate::kernel::Kernels;
 
-/// Nodes expanded together. Measured on three sets: 4 loses up to a quarter, 16 gains nothing or loses.
-pub(super) const BEAM: usize = 8;
-
 /// How far a pool may grow beyond what it must keep before it is thinned.
 const SLACK: usize = 128;
-
-/// The links of one layer.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Layer<'a> {
-    pub links: &'a [u32],
-    pub cap: usize,
-}
-
-impl<'a> Layer<'a> {
-    pub fn row(&self, node: u32) -> &'a [u32] {
-        &self.links[node as usize * self.cap..][..self.cap]
-    }
-}
-
-/// The used part of a row of links: unused places hold the node itself.
-pub(super) fn used(row: &[u32], node: u32) -> &[u32] {
-    let unused = row.iter().filter(|&&link| link == node).count();
-    &row[..row.len() - unused]
-}
 
 /// What a walk is to do.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +25,8 @@ pub(super) struct Effort {
     pub hops: usize,
     /// Candidates that must survive: the best of all that were met.
     pub keep: usize,
+    /// Nodes to choose together.
+    pub beam: usize,
 }
 
 /// A row of bits, one a node.
@@ -57,25 +42,25 @@ impl Bits<'_> {
 
 /// Moves greedily from `from` to better neighbours until there is none, and returns where it ended.
 pub(super) fn descend(
-    layer: Layer,
+    layer: impl Layer,
     matrix: &Matrix,
     kernels: &Kernels,
     query: &Query,
     from: (u32, f32),
     scores: &mut Vec<f32>,
-) -> ((u32, f32), usize) {
-    let (mut at, mut distances) = (from, 0);
+) -> (u32, f32) {
+    let mut at = from;
     loop {
-        let links = used(layer.row(at.0), at.0);
+        let links = layer.row(at.0);
         if links.is_empty() {
-            return (at, distances);
+            return at;
         }
-        scores.resize(layer.cap.max(scores.len()), 0.0);
+        links.iter().for_each(|&link| matrix.prefetch(link));
+        room(scores, links.len());
         matrix.score(kernels, query, links, scores);
-        distances += links.len();
         let best = kernels.argmax(&scores[..links.len()]);
         if scores[best] <= at.1 {
-            return (at, distances);
+            return at;
         }
         at = (links[best], scores[best]);
     }
@@ -86,82 +71,91 @@ pub(super) fn descend(
 ///
 /// The query is in `scratch.query`, `scratch.visited` has been restarted, and the entries are marked in it.
 pub(super) fn walk(
-    layer: Layer,
+    layer: impl Layer,
     matrix: &Matrix,
     kernels: &Kernels,
     effort: Effort,
     filter: Option<Bits>,
     scratch: &mut Scratch,
 ) {
-    let mut floor = f32::NEG_INFINITY;
-    let mut hit_floor = f32::NEG_INFINITY;
-    let mut beam = 1;
-    (scratch.hops, scratch.distances) = (0, 0);
-    reserve(&mut scratch.fresh, BEAM * layer.cap);
     if let Some(bits) = filter {
         let Scratch { open, hits, .. } = &mut *scratch;
         let entries = open.ids.iter().zip(&open.scores).filter(|(id, _)| bits.has(**id));
         entries.for_each(|(&id, &score)| hits.push(id, score));
     }
-    while scratch.hops < effort.hops && scratch.open.len() > 0 {
-        let width = beam.min(effort.hops - scratch.hops).min(scratch.open.len());
-        beam = (beam + 1).min(BEAM);
-        expand(layer, kernels, width, scratch);
-        let found = gather(layer, matrix, width, scratch);
-        let Scratch { fresh, query, open, hits, spare, .. } = scratch;
-        let (ids, scores) = (&fresh.ids[..found], &mut fresh.scores[..found]);
-        matrix.score(kernels, query, ids, scores);
-        scratch.distances += found;
-        append(kernels, floor, ids, scores, open);
-        // What cannot be expanded any more need not be kept to be expanded.
-        let keep = effort.keep.max(effort.hops - scratch.hops);
-        if open.len() > keep + SLACK {
-            floor = thin(kernels, keep, open, spare);
+    let mut floors = [f32::NEG_INFINITY; 2];
+    let (mut gathered, mut scored) = (0, scratch.visited.len());
+    scratch.distances = 0;
+    for turn in 0.. {
+        scratch.distances += scratch.visited.len() - scored;
+        score(matrix, kernels, effort, filter, scored, &mut floors, scratch);
+        scored = scratch.visited.len();
+        let chosen = scratch.closed.len();
+        // The first turns lead from the entry to where the answers are: there the best node is worth waiting for.
+        choose(layer, kernels, effort, effort.beam.min(1 + turn / 2), scratch);
+        gather(layer, matrix, gathered..chosen, scratch);
+        gathered = chosen;
+        if scratch.closed.len() == chosen && scratch.visited.len() == scored {
+            break;
         }
-        if let Some(bits) = filter {
-            let passing = keep_passing(bits, found, fresh);
-            append(kernels, hit_floor, &fresh.ids[..passing], &fresh.scores[..passing], hits);
-            if hits.len() > effort.keep + SLACK {
-                hit_floor = thin(kernels, effort.keep, hits, spare);
-            }
+    }
+    scratch.hops = scratch.closed.len();
+}
+
+/// Scores the nodes met after the first `from` and puts them in the pools, `floors` being theirs.
+fn score(
+    matrix: &Matrix,
+    kernels: &Kernels,
+    effort: Effort,
+    filter: Option<Bits>,
+    from: usize,
+    floors: &mut [f32; 2],
+    scratch: &mut Scratch,
+) {
+    let Scratch { visited, scores, query, open, closed, hits, spare, .. } = scratch;
+    let ids = visited.since(from);
+    if ids.is_empty() {
+        return;
+    }
+    room(scores, ids.len());
+    let scores = &mut scores[..ids.len()];
+    matrix.score(kernels, query, ids, scores);
+    append(kernels, floors[0], ids, scores, open);
+    // What cannot be expanded any more need not be kept to be expanded.
+    let keep = effort.keep.max(effort.hops - closed.len());
+    if open.len() > keep + SLACK {
+        floors[0] = thin(kernels, keep, open, spare);
+    }
+    if let Some(bits) = filter {
+        let before = hits.len();
+        append(kernels, floors[1], ids, scores, hits);
+        hits.keep_from(before, |id| bits.has(id));
+        if hits.len() > effort.keep + SLACK {
+            floors[1] = thin(kernels, effort.keep, hits, spare);
         }
     }
 }
 
-/// Moves the best `width` open candidates to `closed` and asks for their links.
-fn expand(layer: Layer, kernels: &Kernels, width: usize, scratch: &mut Scratch) {
-    for _ in 0..width {
-        let (node, score) = scratch.open.take(kernels.argmax(&scratch.open.scores));
-        prefetch(bytemuck::cast_slice(layer.row(node)));
-        scratch.closed.push(node, score);
+/// Moves the best `width` open candidates to `closed`, as far as the effort goes, and asks for their links.
+fn choose(layer: impl Layer, kernels: &Kernels, effort: Effort, width: usize, scratch: &mut Scratch) {
+    let Scratch { open, closed, .. } = scratch;
+    let before = closed.len();
+    for _ in 0..width.min(effort.hops - before).min(open.len()) {
+        let (node, score) = open.take(kernels.argmax(&open.scores));
+        layer.ask(node);
+        closed.push(node, score);
     }
-    scratch.hops += width;
+    closed.ids[before..].iter().for_each(|&node| layer.prefetch(node));
 }
 
-/// Gathers the unseen neighbours of the last `width` closed nodes into `fresh`, asks for their rows, and returns how
-/// many there are.
-fn gather(layer: Layer, matrix: &Matrix, width: usize, scratch: &mut Scratch) -> usize {
-    let mut found = 0;
-    for &node in &scratch.closed.ids[scratch.closed.len() - width..] {
-        let room = &mut scratch.fresh.ids[found..];
-        let new = scratch.visited.insert_all(used(layer.row(node), node), room);
-        for &id in &room[..new] {
-            prefetch(matrix.row(id));
-        }
-        found += new;
+/// Marks the neighbours of some of the closed nodes as visited and asks for the codes of those that are new.
+fn gather(layer: impl Layer, matrix: &Matrix, nodes: Range<usize>, scratch: &mut Scratch) {
+    let Scratch { visited, closed, .. } = scratch;
+    for &node in &closed.ids[nodes] {
+        let from = visited.len();
+        visited.insert_all(layer.row(node));
+        visited.since(from).iter().for_each(|&id| matrix.prefetch(id));
     }
-    found
-}
-
-/// Moves the fresh candidates that pass the filter to the front of `fresh`.
-fn keep_passing(bits: Bits, found: usize, fresh: &mut Pool) -> usize {
-    let mut passing = 0;
-    for at in 0..found {
-        let (id, score) = (fresh.ids[at], fresh.scores[at]);
-        (fresh.ids[passing], fresh.scores[passing]) = (id, score);
-        passing += usize::from(bits.has(id));
-    }
-    passing
 }
 
 /// Appends the candidates above `floor` to a pool.
@@ -207,25 +201,11 @@ fn floor_of_best(kernels: &Kernels, keep: usize, scores: &[f32]) -> f32 {
     low
 }
 
-/// Makes room for `len` fresh candidates.
-fn reserve(fresh: &mut Pool, len: usize) {
-    if fresh.ids.len() < len {
-        fresh.ids.resize(len, 0);
-        fresh.scores.resize(len, 0.0);
+/// Makes room for `len` scores.
+pub(super) fn room(scores: &mut Vec<f32>, len: usize) {
+    if scores.len() < len {
+        scores.resize(2 * len, 0.0);
     }
-}
-
-/// Asks for the cache lines of `bytes` without waiting for them.
-#[inline(always)]
-pub(super) fn prefetch(bytes: &[u8]) {
-    #[cfg(target_arch = "x86_64")]
-    for line in bytes.chunks(64) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch reads nothing that a program can see; the address is inside a slice besides.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = bytes; // no stable prefetch elsewhere
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ pub struct Kernels {
     rows_f16: unsafe fn(&[f32], &[f16], &[u32], &mut [f32]),
     rows_i8: unsafe fn(&[i8], &[i8], &[u32], &mut [f32]),
     rows_i4: unsafe fn(&[i8], &[u8], &[u32], &mut [f32]),
+    max_id: unsafe fn(&[u32]) -> u32,
     argmax: unsafe fn(&[f32]) -> usize,
     append_above: unsafe fn(f32, &[u32], &[f32], &mut [u32], &mut [f32]) -> usize,
     count_above: unsafe fn(f32, &[f32]) -> usize,
@@ -128,22 +129,23 @@ impl Kernels {
 
     /// Scores the rows `ids` of a matrix of `f32`.
     pub fn rows_f32(&self, query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f32]) {
-        check_rows(query.len(), rows.len(), ids, out);
+        self.check_rows(query.len(), rows.len(), ids, out);
         // SAFETY: every id names a row inside `rows`, and there is a place in `out` for each.
         unsafe { (self.rows_f32)(query, rows, ids, out) }
     }
 
     /// Scores the rows `ids` of a matrix of `f16`.
     pub fn rows_f16(&self, query: &[f32], rows: &[f16], ids: &[u32], out: &mut [f32]) {
-        check_rows(query.len(), rows.len(), ids, out);
+        self.check_rows(query.len(), rows.len(), ids, out);
         // SAFETY: as above.
         unsafe { (self.rows_f16)(query, rows, ids, out) }
     }
 
-    /// Scores the rows `ids` of a matrix of `int8`. The sums are exact; as `f32` they are rounded beyond 2^24.
+    /// Scores the rows `ids` of a matrix of `int8`. The sums are exact for query codes within ±127; as `f32` they are
+    /// rounded beyond 2^24.
     pub fn rows_i8(&self, query: &[i8], rows: &[i8], ids: &[u32], out: &mut [f32]) {
         assert!(query.len() <= MAX_DIM);
-        check_rows(query.len(), rows.len(), ids, out);
+        self.check_rows(query.len(), rows.len(), ids, out);
         // SAFETY: as above.
         unsafe { (self.rows_i8)(query, rows, ids, out) }
     }
@@ -151,9 +153,18 @@ impl Kernels {
     /// Scores the rows `ids` of a matrix of packed `int4`. The query's length is a multiple of [`INT4_BLOCK`].
     pub fn rows_i4(&self, query: &[i8], rows: &[u8], ids: &[u32], out: &mut [f32]) {
         assert!(query.len() <= MAX_DIM && query.len().is_multiple_of(INT4_BLOCK));
-        check_rows(query.len() / 2, rows.len(), ids, out);
+        self.check_rows(query.len() / 2, rows.len(), ids, out);
         // SAFETY: as above.
         unsafe { (self.rows_i4)(query, rows, ids, out) }
+    }
+
+    /// What the `rows_*` kernels rely on: `stride` elements a row, every id inside, room for every score.
+    #[inline]
+    fn check_rows(&self, stride: usize, elements: usize, ids: &[u32], out: &[f32]) {
+        assert!(stride > 0 && out.len() >= ids.len());
+        // SAFETY: no conditions.
+        let top = unsafe { (self.max_id)(ids) } as usize;
+        assert!(ids.is_empty() || top < elements / stride, "row {top} of {}", elements / stride);
     }
 
     /// Position of the largest value, the first of equals. Panics on an empty slice; values must not be NaN.
@@ -187,12 +198,37 @@ impl Kernels {
     }
 }
 
-/// What the `rows_*` kernels rely on: `stride` elements a row, every id inside, room for every score.
-fn check_rows(stride: usize, elements: usize, ids: &[u32], out: &[f32]) {
-    assert!(stride > 0 && out.len() >= ids.len());
-    let top = ids.iter().copied().max().map_or(0, |id| id as usize + 1);
-    assert!(top <= elements / stride, "row {top} of {}", elements / stride);
+/// Asks for the cache lines of `bytes` without waiting for them.
+#[inline(always)]
+pub fn prefetch<T>(values: &[T]) {
+    let start = values.as_ptr().addr() & !(LINE - 1);
+    let end = values.as_ptr().addr() + size_of_val(values);
+    for line in (start..end).step_by(LINE) {
+        prefetch_line(values.as_ptr().cast::<u8>().with_addr(line));
+    }
 }
+
+/// Bytes that memory is fetched by.
+const LINE: usize = 64;
+
+#[inline(always)]
+#[cfg(target_arch = "x86_64")]
+fn prefetch_line(line: *const u8) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    // SAFETY: a prefetch of any address reads nothing that a program can see.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+}
+
+#[inline(always)]
+#[cfg(target_arch = "aarch64")]
+fn prefetch_line(line: *const u8) {
+    // SAFETY: as for x86-64.
+    unsafe { std::arch::asm!("prfm pldl1keep, [{0}]", in(reg) line, options(nostack, readonly, preserves_flags)) };
+}
+
+#[inline(always)]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn prefetch_line(_: *const u8) {}
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     rows_f16,
     rows_i8,
     rows_i4,
+    max_id: scalar::max_id, // NEON is on by default: the compiler uses it
     argmax: scalar::argmax,
     append_above: scalar::append_above,
     count_above: scalar::count_above,

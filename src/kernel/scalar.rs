@@ -14,6 +14,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     rows_f16: |query, rows, ids, out| each_row(query.len(), rows, ids, out, |row| dot_f16(row, query)),
     rows_i8: |query, rows, ids, out| each_row(query.len(), rows, ids, out, |row| dot_i8(row, query) as f32),
     rows_i4: |query, rows, ids, out| each_row(query.len() / 2, rows, ids, out, |row| dot_i4(row, query) as f32),
+    max_id,
     argmax,
     append_above,
     count_above,
@@ -52,6 +53,12 @@ fn each_row<T>(stride: usize, rows: &[T], ids: &[u32], out: &mut [f32], score: i
         let start = id as usize * stride;
         *out = score(&rows[start..start + stride]);
     }
+}
+
+/// The largest id, 0 when there is none.
+#[inline(always)]
+pub fn max_id(ids: &[u32]) -> u32 {
+    ids.iter().copied().max().unwrap_or(0)
 }
 
 /// Position of the largest value, the first of equals.

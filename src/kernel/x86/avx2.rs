@@ -1,7 +1,8 @@
 //! AVX2 with FMA and F16C.
 //!
-//! `int8` is widened to 16 bits before it is multiplied: the byte multiply of this level saturates. `int4` codes are
-//! small enough for it not to (`2 · 15 · 128 < 2^15`).
+//! The byte multiply of this level takes one factor unsigned and saturates. `int8` gives it the magnitudes of the query
+//! and the row with the query's signs: `2 · 127 · 128 < 2^15`, so nothing saturates while query codes are within ±127.
+//! `int4` codes are small anyway.
 
 #[allow(clippy::wildcard_imports, reason = "intrinsics are named by nobody else")]
 use std::arch::x86_64::*;
@@ -9,7 +10,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::super::{INT4_BLOCK, Kernels, Level, scalar};
-use super::reduce::{eight_f32, eight_i32};
+use super::reduce::{each_of_eight_f32, each_of_eight_i32, eight_f32, eight_i32};
 
 pub(super) static KERNELS: Kernels = Kernels {
     level: Level::Avx2,
@@ -21,8 +22,9 @@ pub(super) static KERNELS: Kernels = Kernels {
     rows_f16,
     rows_i8,
     rows_i4,
+    max_id,
     argmax,
-    append_above: scalar::append_above,
+    append_above,
     count_above,
 };
 
@@ -90,40 +92,186 @@ unsafe fn dot_i4(row: &[u8], query: &[i8]) -> i32 {
     eight_i32(sum) + scalar::dot_i4(&row[whole / 2..], &query[whole..])
 }
 
-/// Scores each row with `score`.
+/// Rows scored together.
+const GROUP: usize = 8;
+
+/// Calls `score` with eight row starts at a time and stores its eight results; a ragged end repeats its last row.
 ///
 /// # Safety
-/// Every id names a row of `stride` elements of `rows`, and `out` has a place for each id.
+/// Every id names a row of `stride` elements at `rows`, and `out` has a place for each id.
 #[inline(always)]
-unsafe fn each_row<T>(rows: &[T], stride: usize, ids: &[u32], out: &mut [f32], score: impl Fn(&[T]) -> f32) {
-    for (&id, out) in ids.iter().zip(out) {
-        // SAFETY: by contract.
-        *out = score(unsafe { rows.get_unchecked(id as usize * stride..(id as usize + 1) * stride) });
+unsafe fn in_groups<T>(
+    rows: *const T,
+    stride: usize,
+    ids: &[u32],
+    out: &mut [f32],
+    score: impl Fn([*const T; GROUP]) -> __m256,
+) {
+    for (ids, out) in ids.chunks(GROUP).zip(out.chunks_mut(GROUP)) {
+        let last = ids.len() - 1;
+        // SAFETY: the ids are inside, by contract.
+        let starts = std::array::from_fn(|i| unsafe { rows.add(ids[i.min(last)] as usize * stride) });
+        let scores: [f32; GROUP] = bytemuck::cast(score(starts));
+        out[..ids.len()].copy_from_slice(&scores[..ids.len()]);
     }
 }
 
 #[target_feature(enable = "avx2,fma")]
 unsafe fn rows_f32(query: &[f32], rows: &[f32], ids: &[u32], out: &mut [f32]) {
-    // SAFETY: the caller checked the ids; row and query are equally long.
-    unsafe { each_row(rows, query.len(), ids, out, |row| dot_f32(row, query)) }
+    let whole = query.len() / 8 * 8;
+    let score = |starts: [*const f32; GROUP]| {
+        let mut sums = [_mm256_setzero_ps(); GROUP];
+        for at in (0..whole).step_by(8) {
+            // SAFETY: eight elements from `at` on are inside query and rows.
+            let q = unsafe { _mm256_loadu_ps(query.as_ptr().add(at)) };
+            for (sum, &row) in sums.iter_mut().zip(&starts) {
+                // SAFETY: as above.
+                *sum = unsafe { _mm256_fmadd_ps(_mm256_loadu_ps(row.add(at)), q, *sum) };
+            }
+        }
+        each_of_eight_f32(sums)
+    };
+    // SAFETY: the caller checked the ids.
+    unsafe { in_groups(rows.as_ptr(), query.len(), ids, out, score) };
+    if whole < query.len() {
+        for (&id, out) in ids.iter().zip(out) {
+            let row = &rows[id as usize * query.len()..][..query.len()];
+            *out += scalar::dot_f32(&row[whole..], &query[whole..]);
+        }
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn rows_f16(query: &[f32], rows: &[f16], ids: &[u32], out: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { each_row(rows, query.len(), ids, out, |row| dot_f16(row, query)) }
+    let whole = query.len() / 8 * 8;
+    let score = |starts: [*const f16; GROUP]| {
+        let mut sums = [_mm256_setzero_ps(); GROUP];
+        for at in (0..whole).step_by(8) {
+            // SAFETY: eight elements from `at` on are inside query and rows.
+            let q = unsafe { _mm256_loadu_ps(query.as_ptr().add(at)) };
+            for (sum, &row) in sums.iter_mut().zip(&starts) {
+                // SAFETY: as above.
+                let halves = unsafe { _mm_loadu_si128(row.add(at).cast()) };
+                *sum = _mm256_fmadd_ps(_mm256_cvtph_ps(halves), q, *sum);
+            }
+        }
+        each_of_eight_f32(sums)
+    };
+    // SAFETY: the caller checked the ids.
+    unsafe { in_groups(rows.as_ptr(), query.len(), ids, out, score) };
+    if whole < query.len() {
+        for (&id, out) in ids.iter().zip(out) {
+            let row = &rows[id as usize * query.len()..][..query.len()];
+            *out += scalar::dot_f16(&row[whole..], &query[whole..]);
+        }
+    }
 }
 
 #[target_feature(enable = "avx2")]
 unsafe fn rows_i8(query: &[i8], rows: &[i8], ids: &[u32], out: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { each_row(rows, query.len(), ids, out, |row| dot_i8(row, query) as f32) }
+    let (dim, whole, ones) = (query.len(), query.len() / 32 * 32, _mm256_set1_epi16(1));
+    let score = |starts: [*const i8; GROUP]| {
+        let mut sums = [_mm256_setzero_si256(); GROUP];
+        for at in (0..whole).step_by(32) {
+            // SAFETY: 32 elements from `at` on are inside query and rows.
+            let q = unsafe { _mm256_loadu_si256(query.as_ptr().add(at).cast()) };
+            let magnitudes = _mm256_abs_epi8(q);
+            for (sum, &row) in sums.iter_mut().zip(&starts) {
+                // SAFETY: as above.
+                let codes = unsafe { _mm256_loadu_si256(row.add(at).cast()) };
+                let pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(codes, q));
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
+            }
+        }
+        _mm256_cvtepi32_ps(each_of_eight_i32(sums))
+    };
+    if whole == dim {
+        // SAFETY: the caller checked the ids.
+        return unsafe { in_groups(rows.as_ptr(), dim, ids, out, score) };
+    }
+    // Rows that are not whole: none of a matrix that a graph is walked by.
+    for (&id, out) in ids.iter().zip(out) {
+        // SAFETY: equal lengths.
+        *out = unsafe { dot_i8(&rows[id as usize * dim..][..dim], query) } as f32;
+    }
 }
 
 #[target_feature(enable = "avx2")]
 unsafe fn rows_i4(query: &[i8], rows: &[u8], ids: &[u32], out: &mut [f32]) {
-    // SAFETY: as above.
-    unsafe { each_row(rows, query.len() / 2, ids, out, |row| dot_i4(row, query) as f32) }
+    let bytes = query.len() / 2;
+    let (nibble, eight, ones) = (_mm256_set1_epi8(15), _mm256_set1_epi8(8), _mm256_set1_epi16(1));
+    let products = |codes, dims| _mm256_madd_epi16(_mm256_maddubs_epi16(codes, dims), ones);
+    let mut start = _mm256_setzero_si256();
+    for at in (0..query.len()).step_by(32) {
+        // SAFETY: the query's length is a multiple of the block, which is two times 32.
+        let dims = unsafe { _mm256_loadu_si256(query.as_ptr().add(at).cast()) };
+        start = _mm256_sub_epi32(start, products(eight, dims));
+    }
+    let score = |starts: [*const u8; GROUP]| {
+        let mut sums = [start; GROUP];
+        for at in (0..bytes).step_by(32) {
+            // SAFETY: a whole block of 64 dimensions and its 32 bytes.
+            let (first, second) = unsafe {
+                let query = query.as_ptr().add(2 * at);
+                (_mm256_loadu_si256(query.cast()), _mm256_loadu_si256(query.add(32).cast()))
+            };
+            for (sum, &row) in sums.iter_mut().zip(&starts) {
+                // SAFETY: as above.
+                let packed = unsafe { _mm256_loadu_si256(row.add(at).cast()) };
+                let low = _mm256_maddubs_epi16(_mm256_and_si256(packed, nibble), first);
+                let high = _mm256_maddubs_epi16(_mm256_and_si256(_mm256_srli_epi16::<4>(packed), nibble), second);
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_add_epi16(low, high), ones));
+            }
+        }
+        _mm256_cvtepi32_ps(each_of_eight_i32(sums))
+    };
+    // SAFETY: the caller checked the ids.
+    unsafe { in_groups(rows.as_ptr(), bytes, ids, out, score) }
+}
+
+#[target_feature(enable = "avx2")]
+unsafe fn max_id(ids: &[u32]) -> u32 {
+    scalar::max_id(ids)
+}
+
+/// For each mask of eight lanes, the lanes that are set, in order.
+static SET_LANES: [[u32; 8]; 256] = {
+    let mut table = [[0; 8]; 256];
+    let mut mask = 0;
+    while mask < 256 {
+        let (mut lane, mut count) = (0, 0);
+        while lane < 8 {
+            if mask >> lane & 1 == 1 {
+                table[mask][count] = lane;
+                count += 1;
+            }
+            lane += 1;
+        }
+        mask += 1;
+    }
+    table
+};
+
+#[target_feature(enable = "avx2,popcnt")]
+unsafe fn append_above(floor: f32, ids: &[u32], scores: &[f32], out_ids: &mut [u32], out_scores: &mut [f32]) -> usize {
+    let whole = ids.len() / 8 * 8;
+    let bound = _mm256_set1_ps(floor);
+    let mut kept = 0;
+    for at in (0..whole).step_by(8) {
+        // SAFETY: eight elements from `at` on are inside the inputs. `kept <= at`, so eight from `kept` on are inside
+        // the outputs, which are at least as long.
+        unsafe {
+            let score = _mm256_loadu_ps(scores.as_ptr().add(at));
+            let id = _mm256_loadu_si256(ids.as_ptr().add(at).cast());
+            let above = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_GT_OQ>(score, bound)) as usize;
+            let lanes = _mm256_loadu_si256(SET_LANES[above].as_ptr().cast());
+            _mm256_storeu_ps(out_scores.as_mut_ptr().add(kept), _mm256_permutevar8x32_ps(score, lanes));
+            _mm256_storeu_si256(out_ids.as_mut_ptr().add(kept).cast(), _mm256_permutevar8x32_epi32(id, lanes));
+            kept += above.count_ones() as usize;
+        }
+    }
+    let (ids, scores) = (&ids[whole..], &scores[whole..]);
+    kept + scalar::append_above(floor, ids, scores, &mut out_ids[kept..], &mut out_scores[kept..])
 }
 
 #[target_feature(enable = "avx2")]
@@ -155,7 +303,7 @@ unsafe fn argmax(values: &[f32]) -> usize {
     first
 }
 
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,popcnt")]
 unsafe fn count_above(floor: f32, values: &[f32]) -> usize {
     scalar::count_above(floor, values)
 }

@@ -21,6 +21,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     rows_f16,
     rows_i8,
     rows_i4,
+    max_id,
     argmax,
     append_above,
     count_above,
@@ -260,6 +261,11 @@ unsafe fn rows_i4(query: &[i8], rows: &[u8], ids: &[u32], out: &mut [f32]) {
     };
     // SAFETY: the caller checked the ids.
     unsafe { in_groups(rows.as_ptr(), bytes, ids, out, score) }
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn max_id(ids: &[u32]) -> u32 {
+    scalar::max_id(ids)
 }
 
 #[target_feature(enable = "avx512f")]

@@ -9,7 +9,11 @@ use super::Kernels;
 /// The levels that this processor has beyond plain Rust, the best last.
 pub(super) fn available() -> Vec<&'static Kernels> {
     let mut levels = Vec::new();
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c") {
+    if is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+        && is_x86_feature_detected!("popcnt")
+    {
         levels.push(&avx2::KERNELS);
         if is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")

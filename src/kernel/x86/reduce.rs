@@ -1,4 +1,4 @@
-//! Sums across lanes: one register to a number, or sixteen registers to one register of sixteen sums.
+//! Sums across lanes: one register to a number, or as many registers as it has lanes to one register of their sums.
 //!
 //! The second form is why `rows_*` takes sixteen rows at a time: summing each row on its own costs more than its
 //! products do, while a transposed tree costs three operations a row.
@@ -30,6 +30,25 @@ pub(super) fn sixteen_f32(v: [__m512; 16]) -> __m512 {
     let lanes = |a, b| _mm512_add_ps(_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
     let four = |at: usize| quad(pair(v[at], v[at + 1]), pair(v[at + 2], v[at + 3]));
     lanes(lanes(four(0), four(4)), lanes(four(8), four(12)))
+}
+
+/// Eight accumulators to one register: lane `i` is the sum of the lanes of `v[i]`.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn each_of_eight_i32(v: [__m256i; 8]) -> __m256i {
+    let four =
+        |at: usize| _mm256_hadd_epi32(_mm256_hadd_epi32(v[at], v[at + 1]), _mm256_hadd_epi32(v[at + 2], v[at + 3]));
+    let (low, high) = (four(0), four(4));
+    _mm256_add_epi32(_mm256_permute2x128_si256::<0x20>(low, high), _mm256_permute2x128_si256::<0x31>(low, high))
+}
+
+/// As [`each_of_eight_i32`], for floats.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn each_of_eight_f32(v: [__m256; 8]) -> __m256 {
+    let four = |at: usize| _mm256_hadd_ps(_mm256_hadd_ps(v[at], v[at + 1]), _mm256_hadd_ps(v[at + 2], v[at + 3]));
+    let (low, high) = (four(0), four(4));
+    _mm256_add_ps(_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high))
 }
 
 /// Sum of eight `f32`.
