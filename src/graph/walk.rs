@@ -2,9 +2,10 @@
 //!
 //! The bottleneck of such a walk is never the distance. It is keeping candidates in order, branches that cannot be
 //! predicted, and waiting for memory once a hop. So the pool of candidates is not sorted: its best are found by a
-//! vector scan. Several nodes are chosen together, and nothing is used in the turn that asks for it: a turn scores the
-//! neighbours that the last one met, whose codes have arrived meanwhile, then chooses the next nodes and asks for their
-//! links, then meets the neighbours of those chosen a turn ago and asks for their codes. A choice does not know what
+//! vector scan. Several nodes are chosen together, and nothing is used as soon as it is asked for: a turn asks for the
+//! links of the nodes that the last one chose, scores the neighbours that the last one met, whose codes have arrived
+//! meanwhile, chooses the next nodes and asks where their links are, then meets the neighbours of those chosen a turn
+//! ago, whose links have arrived, and asks for their codes. A choice does not know what
 //! the turn before it chose will find, which costs a few expansions; waiting would cost more. The effort is a number of
 //! expansions.
 
@@ -87,6 +88,7 @@ pub(super) fn walk(
     let (mut gathered, mut scored) = (0, scratch.visited.len());
     scratch.distances = 0;
     for turn in 0.. {
+        scratch.closed.ids[gathered..].iter().for_each(|&node| layer.prefetch(node));
         scratch.distances += scratch.visited.len() - scored;
         score(matrix, kernels, effort, filter, scored, &mut floors, scratch);
         scored = scratch.visited.len();
@@ -136,7 +138,7 @@ fn score(
     }
 }
 
-/// Moves the best `width` open candidates to `closed`, as far as the effort goes, and asks for their links.
+/// Moves the best `width` open candidates to `closed`, as far as the effort goes, and asks where their links are.
 fn choose(layer: impl Layer, kernels: &Kernels, effort: Effort, width: usize, scratch: &mut Scratch) {
     let Scratch { open, closed, .. } = scratch;
     let before = closed.len();
@@ -145,7 +147,6 @@ fn choose(layer: impl Layer, kernels: &Kernels, effort: Effort, width: usize, sc
         layer.ask(node);
         closed.push(node, score);
     }
-    closed.ids[before..].iter().for_each(|&node| layer.prefetch(node));
 }
 
 /// Marks the neighbours of some of the closed nodes as visited and asks for the codes of those that are new.
