@@ -105,6 +105,8 @@ impl Layout {
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
     layout: Layout,
+    /// The layout's, at hand: a walk asks for it at every step.
+    row_bytes: usize,
     codes: &'a [u8],
     /// One for all rows, or one a row; empty for float codecs.
     scales: &'a [f32],
@@ -116,17 +118,18 @@ impl<'a> Matrix<'a> {
     /// A view of `codes` with their scales and biases, or `None` when the lengths do not fit together or `codes` does
     /// not lie at a multiple of four bytes.
     pub fn new(layout: Layout, codes: &'a [u8], scales: &'a [f32], biases: &'a [f32]) -> Option<Self> {
-        let rows = codes.len() / layout.row_bytes();
-        let fits = codes.len().is_multiple_of(layout.row_bytes())
+        let row_bytes = layout.row_bytes();
+        let rows = codes.len() / row_bytes;
+        let fits = codes.len().is_multiple_of(row_bytes)
             && if layout.has_scales() { scales.len() == 1 || scales.len() == rows } else { scales.is_empty() }
             && (biases.is_empty() || biases.len() == rows)
             && (codes.is_empty() || codes.as_ptr().addr().is_multiple_of(4));
-        fits.then_some(Self { layout, codes, scales, biases })
+        fits.then_some(Self { layout, row_bytes, codes, scales, biases })
     }
 
     /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.codes.len() / self.layout.row_bytes()
+        self.codes.len() / self.row_bytes
     }
 
     /// The shape of a row.
@@ -146,8 +149,7 @@ impl<'a> Matrix<'a> {
 
     /// The bytes of one row.
     pub fn row(&self, row: u32) -> &'a [u8] {
-        let bytes = self.layout.row_bytes();
-        &self.codes[row as usize * bytes..][..bytes]
+        &self.codes[row as usize * self.row_bytes..][..self.row_bytes]
     }
 
     /// The scale of one row; 1 for float codecs.
