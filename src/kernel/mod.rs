@@ -11,8 +11,9 @@
 //!
 //! Shapes: *one against one* takes two slices of equal length. *Many rows* (`rows_*`) takes one query and a
 //! row-major matrix whose stride is the query's length, scores the rows named by `ids`, and writes one `f32` for
-//! each; this is what a graph traversal does at every step.
+//! each; this is what a graph traversal does at every step. *Many queries* (`many_*`) does so for a batch of queries.
 
+mod many;
 pub mod scalar;
 
 #[cfg(target_arch = "aarch64")]
@@ -23,6 +24,8 @@ mod x86;
 use std::sync::OnceLock;
 
 use half::f16;
+
+pub use many::{PANEL, Panel, Queries};
 
 /// The most dimensions a vector may have: below it no `i32` sum can overflow, in any kernel.
 pub const MAX_DIM: usize = 32_768;
@@ -59,6 +62,9 @@ pub struct Kernels {
     rows_f16: unsafe fn(&[f32], &[f16], &[u32], &mut [f32]),
     rows_i8: unsafe fn(&[i8], &[i8], &[u32], &mut [f32]),
     rows_i4: unsafe fn(&[i8], &[u8], &[u32], &mut [f32]),
+    many_i8: unsafe fn(&Queries, &[i8], &[u32], &mut Panel, &mut [f32]),
+    many_i4: unsafe fn(&Queries, &[u8], &[u32], &mut Panel, &mut [f32]),
+    rescale: unsafe fn(f32, &[f32], &[f32], f32, &mut [f32]) -> u64,
     max_id: unsafe fn(&[u32]) -> u32,
     argmax: unsafe fn(&[f32]) -> usize,
     append_above: unsafe fn(f32, &[u32], &[f32], &mut [u32], &mut [f32]) -> usize,
@@ -156,6 +162,43 @@ impl Kernels {
         self.check_rows(query.len() / 2, rows.len(), ids, out);
         // SAFETY: as above.
         unsafe { (self.rows_i4)(query, rows, ids, out) }
+    }
+
+    /// Scores the rows `ids`, at most [`PANEL`], of a matrix of `int8` against many queries, as [`Kernels::rows_i8`]
+    /// does for each: the products with query `q` are `out[q * PANEL..][..ids.len()]`. The panel is a buffer.
+    pub fn many_i8(&self, queries: &Queries, rows: &[i8], ids: &[u32], panel: &mut Panel, out: &mut [f32]) {
+        if self.check_many(queries, queries.dim(), rows.len(), ids, out) {
+            // SAFETY: as above, and there is a query and an id.
+            unsafe { (self.many_i8)(queries, rows, ids, panel, out) }
+        }
+    }
+
+    /// As [`Kernels::many_i8`] for packed `int4`, of a length that is a multiple of [`INT4_BLOCK`].
+    pub fn many_i4(&self, queries: &Queries, rows: &[u8], ids: &[u32], panel: &mut Panel, out: &mut [f32]) {
+        assert!(queries.dim().is_multiple_of(INT4_BLOCK));
+        if self.check_many(queries, queries.dim() / 2, rows.len(), ids, out) {
+            // SAFETY: as above.
+            unsafe { (self.many_i4)(queries, rows, ids, panel, out) }
+        }
+    }
+
+    /// What the `many_*` kernels rely on; whether there is anything to score.
+    fn check_many(&self, queries: &Queries, stride: usize, elements: usize, ids: &[u32], out: &[f32]) -> bool {
+        assert!(queries.dim() <= MAX_DIM && ids.len() <= PANEL && out.len() >= queries.len() * PANEL);
+        let some = !(queries.is_empty() || ids.is_empty());
+        if some {
+            self.check_rows(stride, elements, ids, out);
+        }
+        some
+    }
+
+    /// Makes the products of up to [`PANEL`] rows scores, `product · (scale · factor) + bias`, with a factor for each
+    /// and a bias for each or none, and returns which are above `floor`, the first in the lowest bit.
+    pub fn rescale(&self, scale: f32, factors: &[f32], biases: &[f32], floor: f32, products: &mut [f32]) -> u64 {
+        assert!(products.len() <= PANEL && factors.len() == products.len());
+        assert!(biases.is_empty() || biases.len() == products.len());
+        // SAFETY: lengths checked.
+        unsafe { (self.rescale)(scale, factors, biases, floor, products) }
     }
 
     /// What the `rows_*` kernels rely on: `stride` elements a row, every id inside, room for every score.

@@ -8,6 +8,7 @@ use std::arch::aarch64::*;
 
 use half::f16;
 
+use super::many::{one_by_one, rescale};
 use super::{INT4_BLOCK, Kernels, Level, scalar};
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -20,6 +21,15 @@ pub(super) static KERNELS: Kernels = Kernels {
     rows_f16,
     rows_i8,
     rows_i4,
+    many_i8: |queries, rows, ids, _, out| {
+        // SAFETY: the ids were checked, and every query is as long as a row.
+        one_by_one(queries, out, |query, out| unsafe { rows_i8(query, rows, ids, out) });
+    },
+    many_i4: |queries, rows, ids, _, out| {
+        // SAFETY: as above.
+        one_by_one(queries, out, |query, out| unsafe { rows_i4(query, rows, ids, out) });
+    },
+    rescale,
     max_id: scalar::max_id, // NEON is on by default: the compiler uses it
     argmax: scalar::argmax,
     append_above: scalar::append_above,

@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::many::{one_by_one, rescale};
 use super::{INT4_BLOCK, Kernels, Level};
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -14,6 +15,15 @@ pub(super) static KERNELS: Kernels = Kernels {
     rows_f16: |query, rows, ids, out| each_row(query.len(), rows, ids, out, |row| dot_f16(row, query)),
     rows_i8: |query, rows, ids, out| each_row(query.len(), rows, ids, out, |row| dot_i8(row, query) as f32),
     rows_i4: |query, rows, ids, out| each_row(query.len() / 2, rows, ids, out, |row| dot_i4(row, query) as f32),
+    many_i8: |queries, rows, ids, _, out| {
+        one_by_one(queries, out, |query, out| each_row(query.len(), rows, ids, out, |row| dot_i8(row, query) as f32));
+    },
+    many_i4: |queries, rows, ids, _, out| {
+        one_by_one(queries, out, |query, out| {
+            each_row(query.len() / 2, rows, ids, out, |row| dot_i4(row, query) as f32);
+        });
+    },
+    rescale,
     max_id,
     argmax,
     append_above,

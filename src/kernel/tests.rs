@@ -147,6 +147,56 @@ fn scoring_many_packed_rows_is_scoring_each() {
 }
 
 #[test]
+fn scoring_many_queries_is_scoring_each_on_every_length_and_ragged_end() {
+    let ids: Vec<u32> = (0..PANEL as u32).map(|i| (i * 29 + 5) % 70).collect();
+    let rows = bytes(70 * 200, 13);
+    let packed: Vec<u8> = rows.iter().map(|&code| code as u8).collect();
+    let (mut panel, mut out) = (Panel::default(), [0.0; 9 * PANEL]);
+    let dims = (1..=70).chain([127, 128, 129, 191, 192, 200]);
+    for (kernels, dim) in available().into_iter().flat_map(|kernels| dims.clone().map(move |dim| (kernels, dim))) {
+        let mut queries = Queries::new(dim);
+        for count in 1..=9 {
+            queries.push(&bytes(dim, count as u64).into_iter().map(|x| x.max(-127)).collect::<Vec<_>>());
+            for len in [0, 1, 15, 16, 17, 48 + count % 16, PANEL] {
+                let judge = |out: &[f32], dot: &dyn Fn(usize, &[i8]) -> i32| {
+                    for (query, out) in out.chunks(PANEL).take(count).enumerate() {
+                        let want = |id: &u32| dot(*id as usize, queries.codes(query)) as f32;
+                        let same = ids[..len].iter().map(want).eq(out[..len].iter().copied());
+                        assert!(same, "{:?} {dim} {count} {len}", kernels.level());
+                        assert!(out[len..].iter().all(|x| x.is_nan()), "wrote past its ids");
+                    }
+                };
+                out.fill(f32::NAN);
+                kernels.many_i8(&queries, &rows, &ids[..len], &mut panel, &mut out);
+                judge(&out, &|id, query| scalar::dot_i8(&rows[id * dim..][..dim], query));
+                if dim.is_multiple_of(INT4_BLOCK) {
+                    out.fill(f32::NAN);
+                    kernels.many_i4(&queries, &packed, &ids[..len], &mut panel, &mut out);
+                    judge(&out, &|id, query| scalar::dot_i4(&packed[id * dim / 2..][..dim / 2], query));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn products_become_the_same_scores_at_every_level() {
+    let (products, factors, biases) = (floats(PANEL, 14), floats(PANEL, 15), floats(PANEL, 16));
+    for (kernels, len) in available().into_iter().flat_map(|kernels| (0..=PANEL).map(move |len| (kernels, len))) {
+        for (biases, floor) in [(&biases[..len], 0.3), (&[], 0.3), (&[], 9.0), (&[], f32::NEG_INFINITY)] {
+            let mut scores = products[..len].to_vec();
+            let above = kernels.rescale(0.7, &factors[..len], biases, floor, &mut scores);
+            for at in 0..len {
+                let want = products[at] * (0.7 * factors[at]);
+                let want = if biases.is_empty() { want } else { want + biases[at] };
+                assert_eq!((scores[at], above >> at & 1 == 1), (want, want > floor), "{:?}", kernels.level());
+            }
+            assert_eq!(above & !(u64::MAX.checked_shr(64 - len as u32).unwrap_or(0)), 0);
+        }
+    }
+}
+
+#[test]
 #[should_panic(expected = "row 40 of 40")]
 fn a_row_outside_the_matrix_is_refused() {
     best().rows_i8(&[1; 4], &[0; 160], &[3, 40], &mut [0.0; 2]);

@@ -1,7 +1,8 @@
 //! AVX2 with FMA and F16C.
 //!
-//! The byte multiply of this level takes one factor unsigned and saturates. `int8` gives it the magnitudes of the query
-//! and the row with the query's signs: `2 · 127 · 128 < 2^15`, so nothing saturates while query codes are within ±127.
+//! The byte multiply of this level takes one factor unsigned and saturates. `int8` gives it the magnitudes of the row
+//! and the query with the row's signs: `2 · 128 · 127 < 2^15`, so nothing saturates while query codes are within ±127,
+//! and a row may hold -128, which has no other sign.
 //! `int4` codes are small anyway.
 
 #[allow(clippy::wildcard_imports, reason = "intrinsics are named by nobody else")]
@@ -9,6 +10,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
+use super::super::many::{self, one_by_one};
 use super::super::{INT4_BLOCK, Kernels, Level, scalar};
 use super::reduce::{each_of_eight_f32, each_of_eight_i32, eight_f32, eight_i32};
 
@@ -22,6 +24,15 @@ pub(super) static KERNELS: Kernels = Kernels {
     rows_f16,
     rows_i8,
     rows_i4,
+    many_i8: |queries, rows, ids, _, out| {
+        // SAFETY: the ids were checked, and every query is as long as a row.
+        one_by_one(queries, out, |query, out| unsafe { rows_i8(query, rows, ids, out) });
+    },
+    many_i4: |queries, rows, ids, _, out| {
+        // SAFETY: as above.
+        one_by_one(queries, out, |query, out| unsafe { rows_i4(query, rows, ids, out) });
+    },
+    rescale,
     max_id,
     argmax,
     append_above,
@@ -175,11 +186,10 @@ unsafe fn rows_i8(query: &[i8], rows: &[i8], ids: &[u32], out: &mut [f32]) {
         for at in (0..whole).step_by(32) {
             // SAFETY: 32 elements from `at` on are inside query and rows.
             let q = unsafe { _mm256_loadu_si256(query.as_ptr().add(at).cast()) };
-            let magnitudes = _mm256_abs_epi8(q);
             for (sum, &row) in sums.iter_mut().zip(&starts) {
                 // SAFETY: as above.
                 let codes = unsafe { _mm256_loadu_si256(row.add(at).cast()) };
-                let pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(codes, q));
+                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(codes), _mm256_sign_epi8(q, codes));
                 *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(pairs, ones));
             }
         }
@@ -227,6 +237,11 @@ unsafe fn rows_i4(query: &[i8], rows: &[u8], ids: &[u32], out: &mut [f32]) {
     };
     // SAFETY: the caller checked the ids.
     unsafe { in_groups(rows.as_ptr(), bytes, ids, out, score) }
+}
+
+#[target_feature(enable = "avx2,popcnt")]
+unsafe fn rescale(scale: f32, factors: &[f32], biases: &[f32], floor: f32, products: &mut [f32]) -> u64 {
+    many::rescale(scale, factors, biases, floor, products)
 }
 
 #[target_feature(enable = "avx2")]

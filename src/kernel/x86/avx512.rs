@@ -9,6 +9,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::super::{INT4_BLOCK, Kernels, Level, scalar};
+use super::many::{many_i4, many_i8, rescale};
 use super::reduce::{sixteen_f32, sixteen_i32};
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -21,6 +22,9 @@ pub(super) static KERNELS: Kernels = Kernels {
     rows_f16,
     rows_i8,
     rows_i4,
+    many_i8,
+    many_i4,
+    rescale,
     max_id,
     argmax,
     append_above,
