@@ -71,7 +71,7 @@ impl Layout {
         let padded = self.padded_dim();
         for (at, (&x, out)) in vector.iter().zip(residual).enumerate() {
             let code = if self.codec == Codec::Int4 { get_int4(codes, at, padded) } else { codes[at] as i8 };
-            *out = residual::code_of(x, scale, code) as u8;
+            *out = if scale > 0.0 { residual::code_of(x / scale, code) as u8 } else { 0 };
         }
     }
 

@@ -1,6 +1,6 @@
 //! A query in the form that a matrix's rows are scored with.
 
-use super::{Codec, CodecError, Layout, Matrix, get_int4, max_abs, quantize, record, residual};
+use super::{Codec, CodecError, Layout, Matrix, get_int4, max_abs, record, residual, round};
 
 /// A prepared query. Its buffers are kept from one preparation to the next, so preparing allocates nothing once warm.
 #[derive(Clone, Debug, Default)]
@@ -20,15 +20,7 @@ impl Query {
         assert_eq!(vector.len(), layout.dim);
         Codec::F32.check(vector)?;
         if layout.has_scales() {
-            self.scale = max_abs(vector) / Codec::Int8.levels();
-            self.codes.clear();
-            self.codes.resize(layout.padded_dim(), 0);
-            self.rest.clear();
-            self.rest.resize(layout.padded_dim(), 0);
-            quantize(vector, self.scale, Codec::Int8.levels(), |at, code| {
-                self.codes[at] = code;
-                self.rest[at] = residual::code_of(vector[at], self.scale, code);
-            });
+            self.take_apart(layout, vector);
         } else {
             self.set_floats(layout, vector);
         }
@@ -68,6 +60,23 @@ impl Query {
                 let halves: &[half::f16] = bytemuck::cast_slice(bytes);
                 self.floats.clear();
                 self.floats.extend(halves.iter().map(|half| half.to_f32()));
+            }
+        }
+    }
+
+    /// Sets codes, rest and scale: see [`residual`].
+    fn take_apart(&mut self, layout: Layout, vector: &[f32]) {
+        let levels = Codec::Int8.levels();
+        self.scale = max_abs(vector) / levels;
+        for codes in [&mut self.codes, &mut self.rest] {
+            codes.clear();
+            codes.resize(layout.padded_dim(), 0);
+        }
+        if self.scale > 0.0 {
+            let steps = 1.0 / self.scale;
+            for ((&x, code), rest) in vector.iter().zip(&mut self.codes).zip(&mut self.rest) {
+                *code = round(x * steps, levels);
+                *rest = residual::code_of(x * steps, *code);
             }
         }
     }

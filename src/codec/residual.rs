@@ -15,10 +15,10 @@ use crate::kernel::Kernels;
 /// Steps of a residual in one step of the codes.
 pub const STEPS: f32 = 254.0;
 
-/// The code of what `code` leaves of `x / scale`; zero where there is no scale.
-pub(super) fn code_of(x: f32, scale: f32, code: i8) -> i8 {
-    let rest = if scale > 0.0 { x / scale - f32::from(code) } else { 0.0 };
-    round(rest * STEPS, 127.0)
+/// The code of what `code` leaves of `x`, both in steps of the codes.
+#[inline(always)]
+pub(super) fn code_of(x: f32, code: i8) -> i8 {
+    round((x - f32::from(code)) * STEPS, 127.0)
 }
 
 /// Makes the scores that `codes` gave to its rows `ids` those of the codes and their residuals. `spare` is a buffer.

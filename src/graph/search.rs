@@ -13,6 +13,9 @@ use crate::kernel::{self, Kernels};
 /// it expands needlessly: with them an `ef` finds what it finds in an HNSW that keeps its candidates in order.
 const APPROACH: usize = 16;
 
+/// Nodes of a layer that are scored together rather than walked.
+const SMALL_LAYER: u32 = 64;
+
 /// What suits an index best: measured when it is built, and kept in its profile.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tuning {
@@ -150,15 +153,22 @@ impl<'a> Searcher<'a> {
 
     /// Opens the walk where the layers above lead.
     fn enter(&self, scratch: &mut Scratch) {
-        let Scratch { query, open, closed, hits, visited, scores, .. } = scratch;
+        let Scratch { query, open, closed, hits, visited, ids, scores, .. } = scratch;
         open.clear();
         closed.clear();
         hits.clear();
         visited.restart(self.graph.len());
-        room(scores, 1);
-        self.matrix.score(self.kernels, query, &[0], scores);
-        let mut at = (0, scores[0]);
-        for layer in self.graph.upper_layers() {
+        // The first layer that is small enough is scored as a whole: its rows lie together and are in the cache.
+        let lens = self.graph.upper_lens;
+        let small = lens.iter().position(|&len| len <= SMALL_LAYER).unwrap_or(lens.len());
+        let len = lens.get(small).copied().unwrap_or(1) as usize;
+        ids.clear();
+        ids.extend(0..len as u32);
+        room(scores, len);
+        self.matrix.score(self.kernels, query, ids, scores);
+        let best = self.kernels.argmax(&scores[..len]);
+        let mut at = (best as u32, scores[best]);
+        for layer in self.graph.upper_layers().skip(lens.len() - small) {
             at = descend(layer, &self.matrix, self.kernels, query, at, scores);
         }
         visited.insert(at.0);
