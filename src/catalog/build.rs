@@ -107,7 +107,7 @@ pub fn build(
     let draft = draft_path(path)?;
     write(spec, &draft, &encoder, rows, built)?;
     progress(Stage::Measure);
-    let profile = measure(&Index::open(&draft)?, spec.items, &order, &sample)?;
+    let profile = measure(Index::open(&draft)?, spec.items, &order, &sample)?;
     let profile = serde_json::to_vec(&profile).map_err(|error| malformed(path, &error))?;
     progress(Stage::Write);
     copy_with(&draft, path, section::PROFILE, &profile)?;

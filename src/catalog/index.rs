@@ -10,7 +10,7 @@ use crate::codec::{Codec, Layout, MAX_COMPONENT, Matrix, Metric, Query};
 use crate::file::{Mapped, Tag};
 use crate::graph::check::structure;
 use crate::graph::order::MAX_LAYERS;
-use crate::graph::{Filter, Graph, Scratch, SearchOptions, SearchStats, Searcher};
+use crate::graph::{Filter, Graph, Scratch, SearchOptions, SearchStats, Searcher, Tuning};
 use crate::input::Id;
 use crate::kernel::{self, Kernels};
 
@@ -215,6 +215,11 @@ impl Index {
     #[must_use]
     pub fn with_kernels(self, kernels: &'static Kernels) -> Self {
         Self { kernels, ..self }
+    }
+
+    /// Has searches tuned otherwise than the profile says.
+    pub(super) fn set_tuning(&mut self, tuning: Tuning) {
+        self.profile.tuning = tuning;
     }
 
     /// Layout of the rows that the graph is walked by, and of the finer ones.

@@ -16,6 +16,7 @@ mod profile;
 mod rows;
 mod tags;
 mod truth;
+mod tune;
 mod v1;
 
 pub use build::{BuildReport, BuildSpec, Stage, build};

@@ -3,13 +3,14 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::tune::tune;
 use super::{CatalogError, Index, QueryVector, recall, top_by_codec};
-use crate::codec::{Codec, Layout};
-use crate::graph::{Filter, SearchOptions, Tuning};
+use crate::codec::{Codec, Layout, Query};
+use crate::graph::{Filter, Scratch, SearchOptions, Tuning, exact};
 use crate::input::Vectors;
 
 /// The `ef` that are measured.
-const LADDER: [u32; 11] = [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
+const LADDER: [u32; 12] = [10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512];
 
 /// Recall@10 that the default `ef` is chosen for: what is lost beyond it no longer shows in what users click.
 pub const DEFAULT_RECALL: f64 = 0.99;
@@ -97,45 +98,93 @@ impl Sample {
 }
 
 /// Measures an index against the exact answers by the vectors that it was built from.
-pub(super) fn measure(index: &Index, items: &Vectors, order: &[u32], sample: &Sample) -> Result<Profile, CatalogError> {
-    let (dim, metric) = (items.dim(), index.meta().metric);
-    let mut queries = sample.vectors.clone();
-    queries.chunks_mut(dim).for_each(|query| metric.prepare(query));
-    let by_items = sample.source == QuerySource::Items;
-    let exact = |codec, k| -> Result<Vec<Vec<(u32, f32)>>, CatalogError> {
-        let mut top = top_by_codec(items, Layout { codec, dim }, metric, &queries, k + usize::from(by_items))?;
-        if by_items {
-            top.iter_mut().zip(&sample.rows).for_each(|(top, own)| top.retain(|(row, _)| row != own));
-        }
-        top.iter_mut().for_each(|top| top.truncate(k));
-        Ok(top)
-    };
-    let truth = exact(Codec::F32, 100)?;
-    let alone = exact(index.meta().codec, 10)?;
-    let mut node_of = vec![0; order.len()];
-    order.iter().enumerate().for_each(|(node, &row)| node_of[row as usize] = node as u32);
-    let run = |ef: u32, k: usize| -> Result<(f64, f64), CatalogError> {
-        let answers = queries.par_chunks(dim).enumerate().map(|(at, query)| {
-            let own = if by_items { vec![node_of[sample.rows[at] as usize]] } else { Vec::new() };
-            let filter = Filter { bits: None, exclude: &own };
-            let options = SearchOptions { k, ef: ef as usize };
-            let (hits, stats) = index.search(QueryVector::Floats(query), options, filter)?;
-            Ok((hits.iter().map(|hit| (order[hit.node as usize], hit.score)).collect::<Vec<_>>(), stats.distances))
-        });
-        let answers = answers.collect::<Result<Vec<_>, CatalogError>>()?;
-        let distances: usize = answers.iter().map(|(_, distances)| distances).sum();
-        let found = answers.iter().map(|(hits, _)| &hits[..]);
-        Ok((recall(&truth, found, k), distances as f64 / answers.len().max(1) as f64))
-    };
+pub(super) fn measure(index: Index, items: &Vectors, order: &[u32], sample: &Sample) -> Result<Profile, CatalogError> {
+    let mut trial = Trial::new(index, items, order, sample)?;
+    let tuning = tune(&mut trial)?;
+    trial.index.set_tuning(tuning);
     let rungs = LADDER.into_iter().map(|ef| {
-        let ((recall_at_10, distances), (recall_at_100, _)) = (run(ef, 10)?, run(ef, 100)?);
-        Ok(Rung { ef, recall_at_10, recall_at_100, distances })
+        let (ten, hundred) = (trial.run(ef, 10)?, trial.run(ef, 100)?);
+        Ok(Rung { ef, recall_at_10: ten.recall, recall_at_100: hundred.recall, distances: ten.distances })
     });
     Ok(Profile {
         source: sample.source,
-        queries: truth.len() as u32,
-        tuning: Tuning::default(),
-        codec_recall_at_10: recall(&truth, alone.iter().map(Vec::as_slice), 10),
+        queries: trial.truth.len() as u32,
+        tuning,
         rungs: rungs.collect::<Result<_, CatalogError>>()?,
+        codec_recall_at_10: trial.codec_recall()?,
     })
+}
+
+/// An index and queries whose answers are known.
+pub(super) struct Trial<'a> {
+    pub index: Index,
+    order: &'a [u32],
+    queries: Vec<f32>,
+    /// The best hundred rows of each query.
+    truth: Vec<Vec<(u32, f32)>>,
+    /// Of each query, the node that it is itself.
+    own: Vec<Vec<u32>>,
+}
+
+/// What searching cost and found; means of the queries.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Point {
+    pub recall: f64,
+    pub distances: f64,
+    pub hops: f64,
+}
+
+impl<'a> Trial<'a> {
+    fn new(index: Index, items: &Vectors, order: &'a [u32], sample: &Sample) -> Result<Self, CatalogError> {
+        let (dim, metric) = (items.dim(), index.meta().metric);
+        let mut queries = sample.vectors.clone();
+        queries.chunks_mut(dim).for_each(|query| metric.prepare(query));
+        let by_items = sample.source == QuerySource::Items;
+        let layout = Layout { codec: Codec::F32, dim };
+        let mut truth = top_by_codec(items, layout, metric, &queries, 100 + usize::from(by_items))?;
+        let mut own = vec![Vec::new(); truth.len()];
+        if by_items {
+            truth.iter_mut().zip(&sample.rows).for_each(|(top, own)| top.retain(|(row, _)| row != own));
+            truth.iter_mut().for_each(|top| top.truncate(100));
+            let mut node_of = vec![0; order.len()];
+            order.iter().enumerate().for_each(|(node, &row)| node_of[row as usize] = node as u32);
+            own.iter_mut().zip(&sample.rows).for_each(|(own, &row)| own.push(node_of[row as usize]));
+        }
+        Ok(Self { index, order, queries, truth, own })
+    }
+
+    /// Searches for the `k` best by all queries.
+    pub fn run(&self, ef: u32, k: usize) -> Result<Point, CatalogError> {
+        let queries = self.queries.par_chunks(self.index.dim()).zip(&self.own);
+        let answers = queries.map(|(query, own)| {
+            let filter = Filter { bits: None, exclude: own };
+            let options = SearchOptions { k, ef: ef as usize };
+            let (hits, stats) = self.index.search(QueryVector::Floats(query), options, filter)?;
+            Ok((hits.iter().map(|hit| (self.order[hit.node as usize], hit.score)).collect::<Vec<_>>(), stats))
+        });
+        let answers = answers.collect::<Result<Vec<_>, CatalogError>>()?;
+        let mean = |sum: usize| sum as f64 / answers.len().max(1) as f64;
+        Ok(Point {
+            recall: recall(&self.truth, answers.iter().map(|(hits, _)| &hits[..]), k),
+            distances: mean(answers.iter().map(|(_, stats)| stats.distances).sum()),
+            hops: mean(answers.iter().map(|(_, stats)| stats.hops).sum()),
+        })
+    }
+
+    /// Recall@10 when every row is scored by the codec that the graph is walked by.
+    fn codec_recall(&self) -> Result<f64, CatalogError> {
+        let searcher = self.index.searcher();
+        let matrix = searcher.matrix();
+        let best = |(query, own): (&[f32], &Vec<u32>)| {
+            let (mut prepared, mut found) = (Query::default(), Vec::new());
+            prepared.prepare(matrix.layout(), query)?;
+            let filter = Filter { bits: None, exclude: own };
+            exact::best(matrix, &prepared, 10, filter, &mut Scratch::default(), &mut found);
+            found.iter_mut().for_each(|(node, _)| *node = self.order[*node as usize]);
+            Ok(found)
+        };
+        let queries = self.queries.par_chunks(self.index.dim()).zip(&self.own);
+        let found = queries.map(best).collect::<Result<Vec<_>, CatalogError>>()?;
+        Ok(recall(&self.truth, found.iter().map(Vec::as_slice), 10))
+    }
 }

@@ -82,6 +82,11 @@ impl<'a> Searcher<'a> {
         Self { graph, matrix, finer, kernels: kernel::best(), tuning: Tuning::default() }
     }
 
+    /// The rows that the graph is walked by.
+    pub fn matrix(&self) -> &Matrix<'a> {
+        &self.matrix
+    }
+
     /// The same searcher with the kernels of another level.
     #[must_use]
     pub fn with_kernels(self, kernels: &'static Kernels) -> Self {
@@ -133,7 +138,7 @@ impl<'a> Searcher<'a> {
                     scratch,
                 );
             }
-            None => exact::scan(&self.matrix, self.kernels, pool, bits, scratch),
+            None => exact::scan(&self.matrix, self.kernels, pool, filter, scratch),
         }
         collect(hops.is_some() && bits.is_none(), filter.exclude, scratch, found);
         self.refine(finer, pool, options.k, scratch, found);

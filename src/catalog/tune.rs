@@ -1,0 +1,72 @@
+//! What suits an index best, found by trying: how many nodes to expand together, and how many candidates to score again.
+//!
+//! Trials are priced by what they counted and not by the clock, so that the same inputs make the same file. The prices
+//! are what the parts of a search take on a server processor of 2024; only their ratios matter.
+
+use super::CatalogError;
+use super::profile::{DEFAULT_RECALL, Point, Trial};
+use crate::codec::Layout;
+use crate::graph::Tuning;
+
+/// Nanoseconds of a turn of the walk: choosing, and what of the latency of memory is not hidden.
+const TURN_NS: f64 = 150.0;
+/// Nanoseconds of a row: meeting and scoring it, and for each of its cache lines.
+const ROW_NS: f64 = 4.0;
+const LINE_NS: f64 = 3.0;
+
+/// What is tried.
+const BEAMS: [usize; 4] = [4, 6, 8, 12];
+const RESCORED: [f32; 4] = [0.125, 0.25, 0.5, 1.0];
+const EFS: [u32; 6] = [10, 20, 40, 80, 160, 320];
+const MUCH: u32 = 160;
+
+/// Tries one thing after the other, the beam first, as it depends little on how many candidates are scored again.
+pub(super) fn tune(trial: &mut Trial) -> Result<Tuning, CatalogError> {
+    let mut best = Tuning::default();
+    // A hard set need not reach what searches ask for: then what much effort finds must do.
+    let goal = trial.run(MUCH, 10)?.recall.min(DEFAULT_RECALL);
+    for beam in BEAMS {
+        best = better(trial, goal, best, Tuning { beam, ..best })?;
+    }
+    if trial.index.layouts().1.is_some() {
+        for rescored in RESCORED {
+            best = better(trial, goal, best, Tuning { rescored, ..best })?;
+        }
+    }
+    Ok(best)
+}
+
+/// The cheaper of two.
+fn better(trial: &mut Trial, goal: f64, best: Tuning, other: Tuning) -> Result<Tuning, CatalogError> {
+    Ok(if price(trial, goal, other)? < price(trial, goal, best)? { other } else { best })
+}
+
+/// Nanoseconds at a recall; infinite when it is not reached.
+fn price(trial: &mut Trial, goal: f64, tuning: Tuning) -> Result<f64, CatalogError> {
+    trial.index.set_tuning(tuning);
+    let (layout, finer) = trial.index.layouts();
+    let lines = |layout: Layout| layout.row_bytes().div_ceil(64) as f64;
+    let price = |ef: u32, point: Point| {
+        let again = finer.map_or(0.0, |finer| {
+            (f64::from(ef) * f64::from(tuning.rescored)).max(20.0) * (ROW_NS + LINE_NS * lines(finer))
+        });
+        let turns = point.hops / tuning.beam as f64 + tuning.beam as f64;
+        turns * TURN_NS + point.distances * (ROW_NS + LINE_NS * lines(layout)) + again
+    };
+    let mut last: Option<(f64, f64)> = None;
+    for ef in EFS {
+        let point = trial.run(ef, 10)?;
+        let now = (point.recall, price(ef, point));
+        if now.0 >= goal {
+            return Ok(last.map_or(now.1, |last| between(goal, last, now)));
+        }
+        last = Some(now);
+    }
+    Ok(f64::INFINITY)
+}
+
+/// The price at the recall wanted, between two points on either side of it; its logarithm is taken as linear.
+fn between(goal: f64, low: (f64, f64), high: (f64, f64)) -> f64 {
+    let part = (goal - low.0) / (high.0 - low.0);
+    (low.1.ln() * (1.0 - part) + high.1.ln() * part).exp()
+}
