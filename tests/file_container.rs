@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
-use tonnage::file::{FileError, MAX_SECTIONS, Mapped, Tag, Writer};
+use tonnage::file::{FORMAT_VERSION, FileError, MAX_SECTIONS, Mapped, Tag, Writer};
 use twox_hash::XxHash3_64;
 
 const IDS: Tag = Tag::new("ids");
@@ -323,6 +323,21 @@ fn hostile_tables_under_a_valid_checksum_are_refused() {
 }
 
 #[test]
+fn the_header_of_every_version_so_far_is_read_and_the_writer_writes_the_last() {
+    let (folder, path) = small();
+    let good = fs::read(&path).unwrap();
+    assert_eq!(good[8..12], FORMAT_VERSION.to_le_bytes());
+    for version in 1..=FORMAT_VERSION {
+        let mut bytes = good.clone();
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        let checksum = XxHash3_64::oneshot(&bytes[..CHECKSUM]);
+        put(&mut bytes, CHECKSUM, checksum);
+        let file = open_bytes(&folder, &bytes).unwrap();
+        assert_eq!((file.section(CODES).unwrap(), file.len()), (&codes()[..], good.len() as u64), "version {version}");
+    }
+}
+
+#[test]
 fn hostile_headers_say_which_rule_they_break() {
     let (folder, path) = small();
     let good = fs::read(&path).unwrap();
@@ -350,7 +365,7 @@ fn hostile_headers_say_which_rule_they_break() {
     says(&|bytes| bytes[1000] = 1, "the header is not the one these sections have");
     says(&|bytes| bytes[1050] = 1, "the header is not the one these sections have");
     says(&|bytes| bytes[8] = 0, "the header is not the one these sections have");
-    says(&|bytes| bytes[8] = 9, "written by a newer Tonnage (format 9, this reads up to 1): upgrade");
+    says(&|bytes| bytes[8] = 9, "written by a newer Tonnage (format 9, this reads up to 2): upgrade");
     says(&|bytes| bytes[4..6].copy_from_slice(b"\n\x1a"), "not a .tng file, or one translated as text");
 }
 

@@ -81,8 +81,8 @@ pub(super) fn content_hash(sections: &[SectionInfo]) -> u64 {
     XxHash3_64::oneshot(&bytes)
 }
 
-/// The header of a file that ends where the last of `sections` does. There are at most [`MAX_SECTIONS`].
-pub(super) fn encode(sections: &[SectionInfo]) -> [u8; HEADER_LEN] {
+/// The header of a file of a version that ends where the last of `sections` does. There are at most [`MAX_SECTIONS`].
+pub(super) fn encode(version: u32, sections: &[SectionInfo]) -> [u8; HEADER_LEN] {
     let file_len = sections.last().map_or(HEADER_LEN as u64, |last| last.offset + last.length);
     let mut header = [0; HEADER_LEN];
     let mut at = 0;
@@ -91,7 +91,7 @@ pub(super) fn encode(sections: &[SectionInfo]) -> [u8; HEADER_LEN] {
         at += bytes.len();
     };
     put(&MAGIC);
-    put(&FORMAT_VERSION.to_le_bytes());
+    put(&version.to_le_bytes());
     put(&(sections.len() as u32).to_le_bytes());
     put(&file_len.to_le_bytes());
     for section in sections {
@@ -127,8 +127,8 @@ pub(super) fn decode(path: &Path, header: &[u8; HEADER_LEN], file_len: u64) -> R
     let malformed = |what| FileError::Malformed { path: path.to_owned(), what };
     let sections = decode_table(header).map_err(malformed)?;
     check_table(&sections, file_len).map_err(malformed)?;
-    // One content has one header: the version is one that exists, and whatever is unused is zero.
-    if encode(&sections) != *header {
+    // One content has one header in each version that exists: whatever is unused is zero.
+    if version == 0 || encode(version, &sections) != *header {
         return Err(malformed("the header is not the one these sections have".into()));
     }
     Ok(sections)

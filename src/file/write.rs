@@ -8,8 +8,8 @@ use tempfile::NamedTempFile;
 
 use super::error::FileError;
 use super::layout::{
-    ALIGN, BLOCK_LEN, HEADER_LEN, MAX_SECTIONS, SectionInfo, block_hash, content_hash, encode, next_offset,
-    section_hash,
+    ALIGN, BLOCK_LEN, FORMAT_VERSION, HEADER_LEN, MAX_SECTIONS, SectionInfo, block_hash, content_hash, encode,
+    next_offset, section_hash,
 };
 use super::tag::Tag;
 
@@ -101,7 +101,7 @@ impl Writer {
         let path = &self.path;
         let file = self.temp.as_file_mut();
         file.rewind()
-            .and_then(|()| file.write_all(&encode(&self.sections)))
+            .and_then(|()| file.write_all(&encode(FORMAT_VERSION, &self.sections)))
             .and_then(|()| file.sync_all())
             .map_err(FileError::io(path, "write it"))?;
         self.temp.persist(path).map_err(|failed| FileError::io(path, "put it in its place")(failed.error))?;
