@@ -34,7 +34,9 @@ pub fn refine(
     spare: &mut Vec<f32>,
 ) {
     spare.resize(ids.len().max(spare.len()), 0.0);
-    residuals.products(kernels, query.codes(), query.scale() / STEPS, ids, spare);
+    // Rows of `int4` may be padded to more dimensions than those of their residuals.
+    let padded = &query.codes()[..residuals.layout().padded_dim()];
+    residuals.products(kernels, padded, query.scale() / STEPS, ids, spare);
     scores.iter_mut().zip(&spare[..ids.len()]).for_each(|(score, rest)| *score += rest);
     if !query.rest().is_empty() {
         codes.products(kernels, query.rest(), query.scale() / STEPS, ids, spare);
