@@ -28,7 +28,7 @@ impl<'a> Many<'a> {
             queries.iter().for_each(|query| codes.push(query.codes()));
         }
         let scores = vec![0.0; queries.len() * PANEL];
-        let (factors, biases) = ([matrix.scale(0); PANEL], [0.0; PANEL]);
+        let (factors, biases) = ([1.0; PANEL], [0.0; PANEL]);
         Self { matrix, queries, codes, panel: Panel::default(), factors, biases, scores }
     }
 
@@ -49,16 +49,9 @@ impl<'a> Many<'a> {
             self.multiply(kernels, ids);
         }
         let Self { matrix, queries, factors, biases, scores, .. } = self;
-        let (scales, offsets) = matrix.adjustments();
-        if scales.len() > 1 {
-            factors.iter_mut().zip(ids).for_each(|(factor, &id)| *factor = scales[id as usize]);
-        }
-        let biases = if whole && !offsets.is_empty() {
-            biases.iter_mut().zip(ids).for_each(|(bias, &id)| *bias = offsets[id as usize]);
-            &biases[..ids.len()]
-        } else {
-            &[]
-        };
+        factors.iter_mut().zip(ids).for_each(|(factor, &id)| *factor = matrix.scale(id));
+        biases.iter_mut().zip(ids).for_each(|(bias, &id)| *bias = matrix.bias(id));
+        let biases = if whole && matrix.has_biases() { &biases[..ids.len()] } else { &[] };
         for (at, (scores, floor)) in scores.chunks_exact_mut(PANEL).zip(floors).enumerate() {
             let (query, scores) = (&queries[at], &mut scores[..ids.len()]);
             let scale = if whole { query.scale() } else { 1.0 };

@@ -147,6 +147,11 @@ impl<'a> Matrix<'a> {
         self.biases.get(row as usize).copied().unwrap_or(0.0)
     }
 
+    /// Whether anything is added to dot products.
+    pub fn has_biases(&self) -> bool {
+        !self.biases.is_empty()
+    }
+
     /// The bytes of one row.
     pub fn row(&self, row: u32) -> &'a [u8] {
         &self.codes[row as usize * self.row_bytes..][..self.row_bytes]

@@ -8,6 +8,7 @@
 //! unit GloVe vectors and on the ALS factors in `data/`, one scale a vector keeps 2 to 25 points of recall that one
 //! scale for all loses; `docs/codecs.md` has the figures, and why there is neither centring nor rotation.
 
+mod many;
 pub mod matrix;
 pub mod metric;
 pub mod query;
@@ -19,6 +20,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+pub use many::Many;
 pub use matrix::{Layout, Matrix};
 pub use metric::Metric;
 pub use query::Query;

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::build::{Rows, Workspaces};
 use super::links::{Layer, Roomy, push, used};
-use super::scratch::{Scratch, better};
+use super::scratch::{Scratch, rank};
 use super::walk::{Effort, descend, room, walk};
 use crate::codec::{Matrix, Query};
 use crate::kernel::{self, Kernels};
@@ -84,7 +84,7 @@ fn best(scratch: &Scratch) -> Vec<u32> {
     for pool in [&scratch.closed, &scratch.open] {
         met.extend(pool.ids.iter().copied().zip(pool.scores.iter().copied()));
     }
-    met.sort_unstable_by(better);
+    met.sort_unstable_by_key(rank);
     met.truncate(TOP);
     met.into_iter().map(|(id, _)| id).collect()
 }

@@ -24,6 +24,11 @@ impl Pool {
         self.scores.push(score);
     }
 
+    /// The candidates, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, f32)> {
+        self.ids.iter().copied().zip(self.scores.iter().copied())
+    }
+
     /// Takes out the candidate at `at`; the last one takes its place.
     pub fn take(&mut self, at: usize) -> (u32, f32) {
         (self.ids.swap_remove(at), self.scores.swap_remove(at))
@@ -44,15 +49,19 @@ impl Pool {
     /// The candidates, best first; equals by id, so that the order is the same on every machine.
     pub fn sort_into(&self, out: &mut Vec<(u32, f32)>) {
         out.clear();
-        out.extend(self.ids.iter().copied().zip(self.scores.iter().copied()));
-        out.sort_unstable_by(better);
+        out.extend(self.iter());
+        out.sort_unstable_by_key(rank);
     }
 }
 
-/// Larger scores first, then smaller ids.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature of a comparison")]
-pub(super) fn better(a: &(u32, f32), b: &(u32, f32)) -> std::cmp::Ordering {
-    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
+/// What candidates are sorted by: larger scores first, then smaller ids. As a number, since comparing two of them takes
+/// no branch.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature of a key")]
+pub(super) fn rank(&(id, score): &(u32, f32)) -> u64 {
+    let bits = score.to_bits();
+    // Bits of floats rise with positive floats and fall with negative ones.
+    let falling = if score.is_sign_negative() { bits } else { !bits & !(1 << 31) };
+    u64::from(falling) << 32 | u64::from(id)
 }
 
 /// Which nodes a walk has met: a bit a node, and the nodes in the order they were met, so that forgetting them costs as
@@ -132,6 +141,8 @@ pub struct Scratch {
     pub(super) spare: Pool,
     /// Nodes to score that no walk met: of a scan, or to score again.
     pub(super) ids: Vec<u32>,
+    /// Those after them, of a scan.
+    pub(super) coming: Vec<u32>,
     /// Of the nodes scored last.
     pub(super) scores: Vec<f32>,
     pub(super) query: Query,

@@ -2,7 +2,7 @@
 
 use super::Graph;
 use super::exact;
-use super::scratch::{Scratch, better};
+use super::scratch::{Scratch, rank};
 use super::walk::{Bits, Effort, descend, room, walk};
 use serde::{Deserialize, Serialize};
 
@@ -184,7 +184,7 @@ impl<'a> Searcher<'a> {
     fn refine(&self, query: &Query, pool: usize, k: usize, scratch: &mut Scratch, found: &mut Vec<(u32, f32)>) {
         if let Some(finer) = &self.finer {
             if found.len() > pool {
-                found.select_nth_unstable_by(pool - 1, better);
+                found.select_nth_unstable_by_key(pool - 1, rank);
                 found.truncate(pool);
             }
             let Scratch { ids, scores, query: coarse, spare, .. } = scratch;
@@ -202,10 +202,10 @@ impl<'a> Searcher<'a> {
             found.iter_mut().zip(&*scores).for_each(|(found, &score)| found.1 = score);
         }
         if found.len() > k {
-            found.select_nth_unstable_by(k - 1, better);
+            found.select_nth_unstable_by_key(k - 1, rank);
             found.truncate(k);
         }
-        found.sort_unstable_by(better);
+        found.sort_unstable_by_key(rank);
     }
 }
 
