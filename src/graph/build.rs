@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::attune::attune;
 use super::links::{Layer, Packed, Roomy, push, put, used};
 use super::prune::{PruneScratch, select};
-use super::scratch::{Scratch, better};
+use super::scratch::{Scratch, rank};
 use super::walk::{Effort, descend, room, walk};
 use super::{BuildOptions, Graph, check};
 use crate::codec::{Matrix, Metric, Query};
@@ -197,7 +197,7 @@ impl Builder<'_> {
         for pool in [&scratch.closed, &scratch.open] {
             candidates.extend(pool.ids.iter().copied().zip(pool.scores.iter().copied()));
         }
-        candidates.sort_unstable_by(better);
+        candidates.sort_unstable_by_key(rank);
         candidates.truncate(self.ef);
         select(&self.matrix, self.kernels, node, candidates, self.fresh, prune, kept);
         put(row, kept);
@@ -273,7 +273,7 @@ impl Builder<'_> {
         self.matrix.score(self.kernels, query, kept, scores);
         candidates.clear();
         candidates.extend(kept.iter().copied().zip(scores.iter().copied()));
-        candidates.sort_unstable_by(better);
+        candidates.sort_unstable_by_key(rank);
         select(&self.matrix, self.kernels, node, candidates, self.cap, prune, kept);
         put(row, kept);
     }

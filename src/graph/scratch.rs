@@ -146,6 +146,10 @@ pub struct Scratch {
     /// Of the nodes scored last.
     pub(super) scores: Vec<f32>,
     pub(super) query: Query,
+    /// Nodes that may not be answered, a bit each; clear between searches.
+    pub(super) barred: Vec<u64>,
+    /// Expanded nodes of the last walk that pass its gate.
+    pub(super) passed: usize,
     /// Distances and hops of the last walk.
     pub(super) distances: usize,
     pub(super) hops: usize,

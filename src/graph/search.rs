@@ -3,7 +3,7 @@
 use super::Graph;
 use super::exact;
 use super::scratch::{Scratch, rank};
-use super::walk::{Bits, Effort, descend, room, walk};
+use super::walk::{Effort, Gate, descend, room, walk};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Matrix, Query, residual};
@@ -12,6 +12,9 @@ use crate::kernel::{self, Kernels};
 /// Nodes expanded beyond `ef` and a quarter of it, for the turns before the beam is where the answers are and for what
 /// it expands needlessly: with them an `ef` finds what it finds in an HNSW that keeps its candidates in order.
 const APPROACH: usize = 16;
+
+/// Rows scanned in the time of one scored by a walk, which waits for it, tests whether it was met and keeps it in order.
+const SCANNED_PER_DISTANCE: f32 = 3.0;
 
 /// Nodes of a layer that are scored together rather than walked.
 const SMALL_LAYER: u32 = 64;
@@ -47,7 +50,8 @@ pub struct SearchOptions {
 pub struct Filter<'a> {
     /// One bit a node, and how many are set; `None` lets all pass.
     pub bits: Option<(&'a [u64], usize)>,
-    /// Nodes that may not be answered, ascending; a few hundred cost nothing to speak of.
+    /// Nodes that may not be answered, ascending; they cost what is walked over them, and where none is among the best
+    /// nothing to speak of.
     pub exclude: &'a [u32],
 }
 
@@ -69,6 +73,7 @@ pub struct Searcher<'a> {
     finer: Option<Matrix<'a>>,
     kernels: &'static Kernels,
     tuning: Tuning,
+    distances_per_hop: Option<f32>,
 }
 
 impl<'a> Searcher<'a> {
@@ -79,7 +84,7 @@ impl<'a> Searcher<'a> {
     pub fn new(graph: Graph<'a>, matrix: Matrix<'a>, finer: Option<Matrix<'a>>) -> Self {
         assert_eq!(graph.len(), matrix.rows());
         assert!(finer.is_none_or(|finer| finer.rows() == matrix.rows()));
-        Self { graph, matrix, finer, kernels: kernel::best(), tuning: Tuning::default() }
+        Self { graph, matrix, finer, kernels: kernel::best(), tuning: Tuning::default(), distances_per_hop: None }
     }
 
     /// The rows that the graph is walked by.
@@ -97,6 +102,12 @@ impl<'a> Searcher<'a> {
     #[must_use]
     pub fn with_tuning(self, tuning: Tuning) -> Self {
         Self { tuning, ..self }
+    }
+
+    /// The same searcher knowing how many rows an expanded node has it score, where that was measured.
+    #[must_use]
+    pub fn with_distances_per_hop(self, distances_per_hop: Option<f32>) -> Self {
+        Self { distances_per_hop, ..self }
     }
 
     /// Finds about the best `k` nodes for a query into `found`, best first, as `(node, query · row + bias)`.
@@ -118,42 +129,54 @@ impl<'a> Searcher<'a> {
             return SearchStats::default();
         }
         scratch.query.clone_from(query);
-        let want = options.k.saturating_add(filter.exclude.len()).min(n);
+        let want = options.k.min(n);
         let rescored = (options.ef as f32 * self.tuning.rescored) as usize;
         let pool = if self.finer.is_some() { want.saturating_mul(2).max(rescored).min(n) } else { want };
-        let passing = filter.bits.map_or(n, |(_, passing)| passing);
-        // What is excluded stands among the best, where the effort goes: it must not be at the others' cost.
-        let ef = options.ef.saturating_add(filter.exclude.len()).max(want);
-        let hops = self.hops(ef.saturating_add(ef / 4 + APPROACH), passing);
-        let bits = filter.bits.map(|(bits, _)| Bits(bits));
-        match hops {
-            Some(hops) => {
-                self.enter(scratch);
-                walk(
-                    self.graph.base(),
-                    &self.matrix,
-                    self.kernels,
-                    Effort { hops, keep: pool, beam: self.tuning.beam },
-                    bits,
-                    scratch,
-                );
-            }
-            None => exact::scan(&self.matrix, self.kernels, pool, filter, scratch),
+        let effort = Effort { hops: expansions(options.ef.max(want)), keep: pool, beam: self.tuning.beam };
+        scratch.distances = 0;
+        let walked = self.walk(effort, filter, scratch);
+        let mut distances = scratch.distances;
+        if !walked {
+            exact::scan(&self.matrix, self.kernels, pool, filter, scratch);
+            distances += scratch.distances;
         }
-        collect(hops.is_some() && bits.is_none(), filter.exclude, scratch, found);
+        collect(walked && filter.bits.is_none() && filter.exclude.is_empty(), scratch, found);
         self.refine(finer, pool, options.k, scratch, found);
-        SearchStats { distances: scratch.distances, hops: scratch.hops }
+        SearchStats { distances, hops: scratch.hops }
     }
 
-    /// Nodes to expand, or `None` when scanning the rows that pass is cheaper.
-    ///
-    /// A walk meets passing items in proportion to how many there are, so it must be longer by as much. With `s` the
-    /// share that passes it scores about `hops · degree / s` rows, of which half are new, and a scan `s · n`.
-    fn hops(&self, ef: usize, passing: usize) -> Option<usize> {
+    /// Walks, unless scanning the rows that pass is cheaper or turns out to be; whether it did.
+    fn walk(&self, effort: Effort, filter: Filter, scratch: &mut Scratch) -> bool {
         let n = self.graph.len();
-        let stretched = (ef as u64).saturating_mul(n as u64).div_ceil(passing.max(1) as u64) as usize;
-        let scored = stretched.saturating_mul(self.graph.to.len() / n / 2);
-        (scored < passing).then_some(stretched)
+        let passing = filter.bits.map_or(n, |(_, passing)| passing);
+        let most = self.hops(passing);
+        // Unless what passes stands aside or together, a walk meets it in proportion to how much there is.
+        let expected = (effort.hops as u64).saturating_mul(n as u64) / passing.max(1) as u64;
+        if expected >= most as u64 {
+            return false;
+        }
+        self.enter(scratch);
+        let mut barred = std::mem::take(&mut scratch.barred);
+        bar(filter.exclude, n, &mut barred);
+        let gate = Gate {
+            bits: filter.bits.map(|(bits, _)| bits),
+            barred: (!filter.exclude.is_empty()).then_some(&barred[..]),
+            // What is excluded stands among the best, where the effort goes: it must not be at the others' cost.
+            most: most.max(effort.hops).saturating_add(filter.exclude.len()),
+        };
+        let gate = (gate.bits.is_some() || gate.barred.is_some()).then_some(gate);
+        walk(self.graph.base(), &self.matrix, self.kernels, effort, gate, scratch);
+        for &node in filter.exclude {
+            barred.get_mut(node as usize / 64).into_iter().for_each(|word| *word = 0);
+        }
+        scratch.barred = barred;
+        filter.bits.is_none() || scratch.passed >= effort.hops
+    }
+
+    /// Nodes that may be expanded before scanning the rows that pass would have been cheaper.
+    fn hops(&self, passing: usize) -> usize {
+        let new = self.distances_per_hop.unwrap_or(self.graph.mean_degree() as f32 / 2.0).max(1.0);
+        (passing as f32 / (new * SCANNED_PER_DISTANCE)) as usize
     }
 
     /// Opens the walk where the layers above lead.
@@ -209,11 +232,29 @@ impl<'a> Searcher<'a> {
     }
 }
 
-/// Puts the candidates of a walk, or of a filtered walk or scan, into `found`, without the excluded.
-fn collect(walked: bool, exclude: &[u32], scratch: &Scratch, found: &mut Vec<(u32, f32)>) {
+/// Nodes that a search with an `ef` expands.
+pub fn expansions(ef: usize) -> usize {
+    ef.saturating_add(ef / 4 + APPROACH)
+}
+
+/// Sets the bits of excluded nodes.
+fn bar(exclude: &[u32], n: usize, barred: &mut Vec<u64>) {
+    if !exclude.is_empty() && barred.len() < n.div_ceil(64) {
+        barred.resize(n.div_ceil(64), 0);
+    }
+    for node in exclude {
+        if let Some(word) = barred.get_mut(*node as usize / 64) {
+            *word |= 1 << (node % 64);
+        }
+    }
+}
+
+/// Puts the candidates of an open walk, or of a filtered walk or scan, into `found`.
+fn collect(open: bool, scratch: &Scratch, found: &mut Vec<(u32, f32)>) {
     found.clear();
-    let pools = if walked { [Some(&scratch.closed), Some(&scratch.open)] } else { [Some(&scratch.hits), None] };
-    let candidates = pools.into_iter().flatten().flat_map(|pool| pool.ids.iter().zip(&pool.scores));
-    let allowed = candidates.filter(|(id, _)| exclude.is_empty() || exclude.binary_search(id).is_err());
-    found.extend(allowed.map(|(&id, &score)| (id, score)));
+    if open {
+        found.extend(scratch.closed.iter().chain(scratch.open.iter()));
+    } else {
+        found.extend(scratch.hits.iter());
+    }
 }

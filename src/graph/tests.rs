@@ -5,10 +5,11 @@ use super::*;
 use crate::codec::{Codec, Layout, Matrix, Metric, Query};
 use crate::kernel;
 
-/// Rows encoded in node order.
+/// Rows encoded in node order, and what the codes leave.
 struct Rows {
     layout: Layout,
     codes: Vec<u64>,
+    rests: Vec<u64>,
     scales: Vec<f32>,
     biases: Vec<f32>,
 }
@@ -20,16 +21,31 @@ impl Rows {
         let rows = bytemuck::cast_slice_mut::<u64, u8>(&mut codes).chunks_mut(layout.row_bytes());
         let scales: Vec<f32> =
             order.iter().zip(rows).map(|(&at, row)| layout.encode(&vectors[at as usize], row).unwrap()).collect();
+        let finer = Layout { codec: Codec::Int8, ..layout };
+        let mut rests = vec![0_u64; (order.len() * finer.row_bytes()).div_ceil(8)];
+        if layout.has_scales() {
+            let rows = bytemuck::cast_slice::<u64, u8>(&codes).chunks(layout.row_bytes());
+            let outs = bytemuck::cast_slice_mut::<u64, u8>(&mut rests).chunks_mut(finer.row_bytes());
+            for (((&at, row), out), &scale) in order.iter().zip(rows).zip(outs).zip(&scales) {
+                layout.encode_residual(scale, &vectors[at as usize], row, out);
+            }
+        }
         let biases = match metric {
             Metric::L2 => order.iter().map(|&at| metric.bias(&vectors[at as usize])).collect(),
             Metric::Dot | Metric::Cosine => Vec::new(),
         };
-        Self { layout, codes, scales: if layout.has_scales() { scales } else { Vec::new() }, biases }
+        Self { layout, codes, rests, scales: if layout.has_scales() { scales } else { Vec::new() }, biases }
     }
 
     fn matrix(&self, n: usize) -> Matrix<'_> {
         let bytes = &bytemuck::cast_slice(&self.codes)[..n * self.layout.row_bytes()];
         Matrix::new(self.layout, bytes, &self.scales, &self.biases).unwrap()
+    }
+
+    fn residuals(&self, n: usize) -> Matrix<'_> {
+        let layout = Layout { codec: Codec::Int8, ..self.layout };
+        let bytes = &bytemuck::cast_slice(&self.rests)[..n * layout.row_bytes()];
+        Matrix::new(layout, bytes, &self.scales, &self.biases).unwrap()
     }
 }
 
@@ -113,13 +129,42 @@ fn the_graph_does_not_depend_on_the_number_of_threads() {
     }
 }
 
+/// What a search answers to each query, and what it cost.
+fn answers(fixture: &Fixture, level: &'static kernel::Kernels, rest: bool) -> Vec<(Vec<(u32, f32)>, SearchStats)> {
+    let n = fixture.order.len();
+    let finer = rest.then(|| fixture.rows.residuals(n));
+    let searcher = Searcher::new(fixture.built.graph(), fixture.rows.matrix(n), finer).with_kernels(level);
+    let bits: Vec<u64> = vec![0x5555_5555_5555_5555; n.div_ceil(64)];
+    let exclude: Vec<u32> = (0..n as u32).step_by(9).collect();
+    let filters = [
+        Filter::default(),
+        Filter { bits: Some((&bits, n / 2)), exclude: &[] },
+        Filter { bits: None, exclude: &exclude },
+    ];
+    let (mut query, mut scratch, mut all) = (Query::default(), Scratch::default(), Vec::new());
+    for (vector, filter) in clustered(40, 50, 30, 1.0, 6).iter().flat_map(|v| filters.map(|filter| (v, filter))) {
+        query.prepare(fixture.rows.layout, vector).unwrap();
+        let mut found = Vec::new();
+        let options = SearchOptions { k: 10, ef: 40 };
+        let stats = searcher.search(&query, &query, options, filter, &mut scratch, &mut found);
+        all.push((found, stats));
+    }
+    all
+}
+
 #[test]
 fn searches_are_the_same_at_every_level_of_the_processor() {
-    let vectors = clustered(3000, 50, 30, 2.0, 5);
-    let fixture = fixture(&vectors, Metric::Dot, &BuildOptions::new(Metric::Dot));
-    let queries = clustered(50, 50, 30, 1.0, 6);
-    let levels: Vec<_> = kernel::available().into_iter().map(|level| recall(&fixture, &queries, 40, level)).collect();
-    assert!(levels.iter().all(|level| *level == levels[0]), "{levels:?}");
+    for metric in [Metric::Dot, Metric::L2] {
+        let vectors = clustered(3000, 50, 30, 2.0, 5);
+        let fixture = fixture(&vectors, metric, &BuildOptions::new(metric));
+        for rest in [false, true] {
+            let best = answers(&fixture, kernel::best(), rest);
+            assert!(best.iter().any(|(_, stats)| stats.hops > 0));
+            for level in kernel::available() {
+                assert!(answers(&fixture, level, rest) == best, "{:?}, residuals: {rest}", level.level());
+            }
+        }
+    }
 }
 
 #[test]

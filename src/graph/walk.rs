@@ -22,7 +22,7 @@ const SLACK: usize = 128;
 /// What a walk is to do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Effort {
-    /// Nodes to expand.
+    /// Nodes to expand; with a gate, of those that pass it.
     pub hops: usize,
     /// Candidates that must survive: the best of all that were met.
     pub keep: usize,
@@ -30,15 +30,37 @@ pub(super) struct Effort {
     pub beam: usize,
 }
 
-/// A row of bits, one a node.
+/// Which nodes may be answered. The others are walked over: what passes may lie behind them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bits<'a>(pub &'a [u64]);
+pub(super) struct Gate<'a> {
+    /// One bit a node, set where it passes.
+    pub bits: Option<&'a [u64]>,
+    /// One bit a node, set where it does not.
+    pub barred: Option<&'a [u64]>,
+    /// Nodes to expand at most, whether they pass or not.
+    pub most: usize,
+}
 
-impl Bits<'_> {
+impl Gate<'_> {
     #[inline]
-    pub fn has(self, node: u32) -> bool {
-        self.0[node as usize / 64] >> (node % 64) & 1 == 1
+    pub fn passes(self, node: u32) -> bool {
+        let has = |bits: &[u64]| bits[node as usize / 64] >> (node % 64) & 1 == 1;
+        self.bits.is_none_or(has) && !self.barred.is_some_and(has)
     }
+
+    /// Whether, going on as it went so far, a walk will end long before it has expanded what it should.
+    fn is_hopeless(self, effort: Effort, expanded: usize, passed: usize) -> bool {
+        self.bits.is_some() && expanded.saturating_mul(effort.hops) > self.most.saturating_mul(2 * passed + 16)
+    }
+}
+
+/// What a walk keeps of candidates.
+struct Bounds {
+    /// Scores that open candidates, and hits, must be above.
+    open: f32,
+    hits: f32,
+    /// Open candidates that are kept without looking.
+    limit: usize,
 }
 
 /// Moves greedily from `from` to better neighbours until there is none, and returns where it ended.
@@ -68,7 +90,10 @@ pub(super) fn descend(
 }
 
 /// Walks a layer from the candidates in `scratch.open`. Afterwards `closed` and `open` hold the best of what was met;
-/// with a filter `hits` holds the best that pass it.
+/// with a gate `hits` holds the best that pass it, and `passed` says how many that do were expanded.
+///
+/// A gate makes the walk as long as it must be for as many nodes that pass: short where they are dense. It ends without
+/// when there are few around, and then scanning is the way.
 ///
 /// The query is in `scratch.query`, `scratch.visited` has been restarted, and the entries are marked in it.
 pub(super) fn walk(
@@ -76,25 +101,26 @@ pub(super) fn walk(
     matrix: &Matrix,
     kernels: &Kernels,
     effort: Effort,
-    filter: Option<Bits>,
+    gate: Option<Gate>,
     scratch: &mut Scratch,
 ) {
-    if let Some(bits) = filter {
+    scratch.passed = 0;
+    if let Some(gate) = gate {
         let Scratch { open, hits, .. } = &mut *scratch;
-        let entries = open.ids.iter().zip(&open.scores).filter(|(id, _)| bits.has(**id));
+        let entries = open.ids.iter().zip(&open.scores).filter(|(id, _)| gate.passes(**id));
         entries.for_each(|(&id, &score)| hits.push(id, score));
     }
-    let mut floors = [f32::NEG_INFINITY; 2];
+    let mut bounds = Bounds { open: f32::NEG_INFINITY, hits: f32::NEG_INFINITY, limit: 0 };
     let (mut gathered, mut scored) = (0, scratch.visited.len());
     scratch.distances = 0;
     for turn in 0.. {
         scratch.closed.ids[gathered..].iter().for_each(|&node| layer.prefetch(node));
         scratch.distances += scratch.visited.len() - scored;
-        score(matrix, kernels, effort, filter, scored, &mut floors, scratch);
+        score(matrix, kernels, effort, gate, scored, &mut bounds, scratch);
         scored = scratch.visited.len();
         let chosen = scratch.closed.len();
         // The first turns lead from the entry to where the answers are: there the best node is worth waiting for.
-        choose(layer, kernels, effort, effort.beam.min(1 + turn / 2), scratch);
+        choose(layer, kernels, effort, gate, effort.beam.min(1 + turn / 2), scratch);
         gather(layer, matrix, gathered..chosen, scratch);
         gathered = chosen;
         if scratch.closed.len() == chosen && scratch.visited.len() == scored {
@@ -104,17 +130,17 @@ pub(super) fn walk(
     scratch.hops = scratch.closed.len();
 }
 
-/// Scores the nodes met after the first `from` and puts them in the pools, `floors` being theirs.
+/// Scores the nodes met after the first `from` and puts them in the pools.
 fn score(
     matrix: &Matrix,
     kernels: &Kernels,
     effort: Effort,
-    filter: Option<Bits>,
+    gate: Option<Gate>,
     from: usize,
-    floors: &mut [f32; 2],
+    bounds: &mut Bounds,
     scratch: &mut Scratch,
 ) {
-    let Scratch { visited, scores, query, open, closed, hits, spare, .. } = scratch;
+    let Scratch { visited, scores, query, open, closed, hits, spare, passed, .. } = scratch;
     let ids = visited.since(from);
     if ids.is_empty() {
         return;
@@ -122,30 +148,54 @@ fn score(
     room(scores, ids.len());
     let scores = &mut scores[..ids.len()];
     matrix.score(kernels, query, ids, scores);
-    append(kernels, floors[0], ids, scores, open);
+    append(kernels, bounds.open, ids, scores, open);
     // What cannot be expanded any more need not be kept to be expanded.
-    let keep = effort.keep.max(effort.hops - closed.len());
-    if open.len() > keep + SLACK {
-        floors[0] = thin(kernels, keep, open, spare);
-    }
-    if let Some(bits) = filter {
-        let before = hits.len();
-        append(kernels, floors[1], ids, scores, hits);
-        hits.keep_from(before, |id| bits.has(id));
-        if hits.len() > effort.keep + SLACK {
-            floors[1] = thin(kernels, effort.keep, hits, spare);
+    let Some(gate) = gate else {
+        let keep = effort.keep.max(effort.hops - closed.len());
+        if open.len() > keep + SLACK {
+            bounds.open = thin(kernels, keep, open, spare);
         }
+        return;
+    };
+    if open.len() > bounds.limit.max(effort.hops - *passed + SLACK) {
+        let over = open.ids.iter().filter(|&&id| !gate.passes(id)).count();
+        let keep = (effort.hops - *passed + over).min(gate.most - closed.len());
+        bounds.limit = keep + SLACK;
+        if open.len() > bounds.limit {
+            bounds.open = thin(kernels, keep, open, spare);
+        }
+    }
+    let before = hits.len();
+    append(kernels, bounds.hits, ids, scores, hits);
+    hits.keep_from(before, |id| gate.passes(id));
+    if hits.len() > effort.keep + SLACK {
+        bounds.hits = thin(kernels, effort.keep, hits, spare);
     }
 }
 
 /// Moves the best `width` open candidates to `closed`, as far as the effort goes, and asks where their links are.
-fn choose(layer: impl Layer, kernels: &Kernels, effort: Effort, width: usize, scratch: &mut Scratch) {
-    let Scratch { open, closed, .. } = scratch;
+fn choose(
+    layer: impl Layer,
+    kernels: &Kernels,
+    effort: Effort,
+    gate: Option<Gate>,
+    width: usize,
+    scratch: &mut Scratch,
+) {
+    let Scratch { open, closed, passed, .. } = scratch;
     let before = closed.len();
-    for _ in 0..width.min(effort.hops - before).min(open.len()) {
+    let left = match gate {
+        None => effort.hops - before,
+        Some(gate) if gate.is_hopeless(effort, before, *passed) => 0,
+        Some(gate) => (effort.hops - *passed).min(gate.most - before),
+    };
+    for _ in 0..width.min(left).min(open.len()) {
         let (node, score) = open.take(kernels.argmax(&open.scores));
         layer.ask(node);
         closed.push(node, score);
+    }
+    if let Some(gate) = gate {
+        *passed += closed.ids[before..].iter().filter(|&&node| gate.passes(node)).count();
     }
 }
 
