@@ -76,7 +76,16 @@ pub struct SectionBytes {
 impl Index {
     /// Maps a file and checks everything that searching relies on, so that nothing in it can lead outside it.
     pub fn open(path: &Path) -> Result<Self, CatalogError> {
-        let file = Mapped::open(path)?;
+        Self::check_all(path, Mapped::open(path)?)
+    }
+
+    /// As [`Index::open`], with a copy of the file in memory of its own, in huge pages where there are any: nothing is
+    /// read from disk later, and searches of large indexes wait less for memory.
+    pub fn open_resident(path: &Path) -> Result<Self, CatalogError> {
+        Self::check_all(path, Mapped::open_resident(path)?)
+    }
+
+    fn check_all(path: &Path, file: Mapped) -> Result<Self, CatalogError> {
         let malformed = |what: String| CatalogError::Malformed { path: path.to_owned(), what };
         let meta: Meta = serde_json::from_slice(file.section(section::META)?)
             .map_err(|error| malformed(format!("section `meta`: {error}")))?;
@@ -208,7 +217,10 @@ impl Index {
         let finer = self.meta.finer.and_then(|codec| self.matrix(codec, section::FINER));
         #[expect(clippy::expect_used, reason = "`check` has made this very matrix, or there is no index")]
         let matrix = self.matrix(self.meta.codec, section::CODES).expect("checked when opened");
-        Searcher::new(self.graph(), matrix, finer).with_kernels(self.kernels).with_tuning(self.profile.tuning)
+        Searcher::new(self.graph(), matrix, finer)
+            .with_kernels(self.kernels)
+            .with_tuning(self.profile.tuning)
+            .with_distances_per_hop(self.profile.distances_per_hop())
     }
 
     /// The same index searched by the kernels of another level, to compare them.

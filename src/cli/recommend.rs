@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::out::{self, Output};
 use crate::catalog::{Index, TagFilter};
 use crate::engine::{Answer, Ask, Engine, Rung, Shape};
+use crate::file::available_bytes;
 use crate::input::{Id, Ids, InputError, read_interactions};
 use crate::kv::{AnyKv, Kv};
 use crate::store::UserVectors;
@@ -48,6 +49,9 @@ pub struct Args {
     /// No items with this tag; may be given several times
     #[arg(long, value_name = "TAG")]
     not_tag: Vec<String>,
+    /// Copy the index into memory, in huge pages, instead of mapping it
+    #[arg(long)]
+    resident: bool,
     /// Interactions (columns user, item): what a user has seen does not come back
     #[arg(long, value_name = "FILE")]
     seen: Option<PathBuf>,
@@ -71,7 +75,11 @@ struct Item {
 }
 
 pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
-    let index = Index::open(&args.index)?;
+    let index = if args.resident { Index::open_resident(&args.index)? } else { Index::open(&args.index)? };
+    if let Some(free) = available_bytes().filter(|&free| !args.resident && free < index.bytes()) {
+        let (takes, free) = (out::bytes(index.bytes()), out::bytes(free));
+        out::warn(&format!("the index takes {takes} of memory and {free} are free: searches will wait for the disk"));
+    }
     let shape = Shape { k: args.k, ef: args.ef, tags: TagFilter { any: args.tag.clone(), none: args.not_tag.clone() } };
     super::runtime()?.block_on(async {
         let kv = AnyKv::open_existing(&args.store).await?;

@@ -1,11 +1,11 @@
 //! Reading a file where it lies.
 
 use std::fs::{File, metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use bytemuck::Pod;
-use memmap2::{Mmap, MmapOptions};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 use rayon::prelude::*;
 
 use super::error::FileError;
@@ -25,7 +25,16 @@ pub struct Mapped {
 impl Mapped {
     /// Map the file and check all of it: header, table, padding, and every section's checksum on all cores.
     pub fn open(path: &Path) -> Result<Self, FileError> {
-        let map = map(path)?;
+        Self::check(path, map(path)?)
+    }
+
+    /// Reads the file into memory of its own, in huge pages where the system has them, and checks it like
+    /// [`Mapped::open`]: nothing is waited for later, and nothing can be evicted but to swap.
+    pub fn open_resident(path: &Path) -> Result<Self, FileError> {
+        Self::check(path, read(path)?)
+    }
+
+    fn check(path: &Path, map: Mmap) -> Result<Self, FileError> {
         let file_len = map.len() as u64;
         let Some(header) = map.first_chunk::<HEADER_LEN>() else {
             return Err(FileError::Length { path: path.to_owned(), expected: HEADER_LEN as u64, got: file_len });
@@ -113,15 +122,34 @@ impl Mapped {
     }
 }
 
+/// A copy of the file.
+fn read(path: &Path) -> Result<Mmap, FileError> {
+    let copied = || {
+        let mut file = open(path)?;
+        let len = usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?;
+        let mut copy = MmapMut::map_anon(len)?;
+        #[cfg(target_os = "linux")]
+        let _ = copy.advise(memmap2::Advice::HugePage); // where there are none, small pages do
+        file.read_exact(&mut copy)?;
+        copy.make_read_only()
+    };
+    copied().map_err(FileError::io(path, "read it"))
+}
+
+/// Opens a regular file.
+fn open(path: &Path) -> io::Result<File> {
+    // Asked before opening: to open a pipe is to wait for its other end.
+    if !metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    File::open(path)
+}
+
 /// The one map.
 fn map(path: &Path) -> Result<Mmap, FileError> {
     let fail = FileError::io(path, "open it");
     let mapped = || {
-        // Asked before opening: to open a pipe is to wait for its other end.
-        if !metadata(path)?.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
-        let file = File::open(path)?;
+        let file = open(path)?;
         // SAFETY: the slice made of a map is sound as long as nobody changes or shortens the file under it. We
         // never do: `Writer` writes under a temporary name and renames, which leaves the mapped file as it is
         // even when its name goes to another. Nothing can stop another program with write permission; that one

@@ -28,12 +28,14 @@
 mod error;
 mod layout;
 mod map;
+mod memory;
 mod tag;
 mod write;
 
 pub use error::FileError;
 pub use layout::{ALIGN, FORMAT_VERSION, MAX_SECTIONS, SectionInfo};
 pub use map::Mapped;
+pub use memory::available_bytes;
 pub use tag::Tag;
 pub use write::{Section, Summary, Writer};
 
