@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::tune::tune;
 use super::{CatalogError, Index, QueryVector, recall, top_by_codec};
 use crate::codec::{Codec, Layout, Query};
+use crate::graph::search::expansions;
 use crate::graph::{Filter, Scratch, SearchOptions, Tuning, exact};
 use crate::input::Vectors;
 
@@ -66,6 +67,15 @@ impl Profile {
     /// The smallest measured `ef` that reaches a recall@10, if one does.
     pub fn ef_for(&self, recall_at_10: f64) -> Option<u32> {
         self.rungs.iter().find(|rung| rung.recall_at_10 >= recall_at_10).map(|rung| rung.ef)
+    }
+
+    /// Rows that a long walk scores for each node that it expands: with the rows that pass a filter it decides between
+    /// walking and scanning.
+    pub fn distances_per_hop(&self) -> Option<f32> {
+        // Of few items the last rungs may have scanned all: then they scored as many.
+        let most = self.rungs.last()?.distances;
+        let walked = self.rungs.iter().rev().find(|rung| rung.distances < most)?;
+        Some((walked.distances / expansions(walked.ef as usize) as f64) as f32)
     }
 
     /// The `ef` of a search that asks for nothing else: enough for 0.99, or the largest measured, or 128.

@@ -26,9 +26,6 @@ const FEW: usize = 3;
 /// How far a pool may grow beyond what it must keep before it is thinned.
 const SLACK: usize = 128;
 
-/// Below this share of rows that pass, the processor does not guess which comes next, and is told.
-const SPARSE: f32 = 0.5;
-
 /// Finds exactly the best `k` rows that pass, by the matrix's codec, into `found`, best first.
 pub fn best(
     matrix: &Matrix,
@@ -134,16 +131,14 @@ fn scan_words(
     hits.clear();
     room(scores, CHUNK);
     let mut floor = f32::NEG_INFINITY;
-    let sparse = filter.bits.is_some_and(|(_, passing)| (passing as f32) < SPARSE * matrix.rows() as f32);
     let mut rows = Passing::new(matrix.rows(), filter, words);
     (scratch.hops, scratch.distances) = (0, 0);
     rows.next_into(CHUNK, coming);
     while !coming.is_empty() {
         std::mem::swap(ids, coming);
         rows.next_into(CHUNK, coming);
-        if sparse {
-            coming.iter().for_each(|&row| matrix.prefetch(row));
-        }
+        // Where few rows pass the processor cannot guess which come next, and where all do it guesses too late.
+        coming.iter().for_each(|&row| matrix.prefetch(row));
         matrix.score(kernels, query, ids, scores);
         scratch.distances += ids.len();
         append(kernels, floor, ids, &scores[..ids.len()], hits);
@@ -193,6 +188,10 @@ impl<'a> Passing<'a> {
 
     /// Turns to the next word; whether there is one.
     fn next_word(&mut self) -> bool {
+        if let Some(bits) = self.bits {
+            let some = bits[self.words.clone()].iter().position(|&word| word != 0);
+            self.words.start += some.unwrap_or(self.words.len());
+        }
         let Some(at) = self.words.next() else { return false };
         let first = (at * 64) as u32;
         let within = self.rows - at * 64;
@@ -201,9 +200,11 @@ impl<'a> Passing<'a> {
             word &= (1 << within) - 1;
         }
         while let [row, rest @ ..] = self.exclude
-            && row.wrapping_sub(first) < 64
+            && (*row as usize) < (at + 1) * 64
         {
-            word &= !(1 << (row - first));
+            if *row >= first {
+                word &= !(1 << (row - first));
+            }
             self.exclude = rest;
         }
         self.word = (word, first);

@@ -150,6 +150,8 @@ pub struct Scratch {
     pub(super) barred: Vec<u64>,
     /// Expanded nodes of the last walk that pass its gate.
     pub(super) passed: usize,
+    /// Expanded nodes that are barred.
+    pub(super) over: usize,
     /// Distances and hops of the last walk.
     pub(super) distances: usize,
     pub(super) hops: usize,

@@ -3,7 +3,7 @@
 use super::Graph;
 use super::exact;
 use super::scratch::{Scratch, rank};
-use super::walk::{Effort, Gate, descend, room, walk};
+use super::walk::{Effort, FURTHER, Gate, descend, room, walk};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Matrix, Query, residual};
@@ -162,7 +162,7 @@ impl<'a> Searcher<'a> {
             bits: filter.bits.map(|(bits, _)| bits),
             barred: (!filter.exclude.is_empty()).then_some(&barred[..]),
             // What is excluded stands among the best, where the effort goes: it must not be at the others' cost.
-            most: most.max(effort.hops).saturating_add(filter.exclude.len()),
+            most: most.max(effort.hops).saturating_add((1 + FURTHER) * filter.exclude.len()),
         };
         let gate = (gate.bits.is_some() || gate.barred.is_some()).then_some(gate);
         walk(self.graph.base(), &self.matrix, self.kernels, effort, gate, scratch);

@@ -30,6 +30,12 @@ pub(super) struct Effort {
     pub beam: usize,
 }
 
+/// Whether the bit of a node is set.
+#[inline]
+fn has(bits: &[u64], node: u32) -> bool {
+    bits[node as usize / 64] >> (node % 64) & 1 == 1
+}
+
 /// Which nodes may be answered. The others are walked over: what passes may lie behind them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gate<'a> {
@@ -44,13 +50,27 @@ pub(super) struct Gate<'a> {
 impl Gate<'_> {
     #[inline]
     pub fn passes(self, node: u32) -> bool {
-        let has = |bits: &[u64]| bits[node as usize / 64] >> (node % 64) & 1 == 1;
-        self.bits.is_none_or(has) && !self.barred.is_some_and(has)
+        self.bits.is_none_or(|bits| has(bits, node)) && !self.bars(node)
+    }
+
+    #[inline]
+    fn bars(self, node: u32) -> bool {
+        self.barred.is_some_and(|bits| has(bits, node))
     }
 
     /// Whether, going on as it went so far, a walk will end long before it has expanded what it should.
     fn is_hopeless(self, effort: Effort, expanded: usize, passed: usize) -> bool {
         self.bits.is_some() && expanded.saturating_mul(effort.hops) > self.most.saturating_mul(2 * passed + 16)
+    }
+}
+
+/// Further nodes to expand for each barred one that was: what comes after the best is harder to find than they are.
+pub(super) const FURTHER: usize = 2;
+
+impl Effort {
+    /// Nodes that pass a gate and are still to be expanded.
+    fn left(self, scratch: &Scratch) -> usize {
+        (self.hops + FURTHER * scratch.over).saturating_sub(scratch.passed)
     }
 }
 
@@ -104,7 +124,7 @@ pub(super) fn walk(
     gate: Option<Gate>,
     scratch: &mut Scratch,
 ) {
-    scratch.passed = 0;
+    (scratch.passed, scratch.over) = (0, 0);
     if let Some(gate) = gate {
         let Scratch { open, hits, .. } = &mut *scratch;
         let entries = open.ids.iter().zip(&open.scores).filter(|(id, _)| gate.passes(**id));
@@ -140,7 +160,8 @@ fn score(
     bounds: &mut Bounds,
     scratch: &mut Scratch,
 ) {
-    let Scratch { visited, scores, query, open, closed, hits, spare, passed, .. } = scratch;
+    let left = effort.left(scratch);
+    let Scratch { visited, scores, query, open, closed, hits, spare, .. } = scratch;
     let ids = visited.since(from);
     if ids.is_empty() {
         return;
@@ -157,9 +178,9 @@ fn score(
         }
         return;
     };
-    if open.len() > bounds.limit.max(effort.hops - *passed + SLACK) {
+    if open.len() > bounds.limit.max(left + SLACK) {
         let over = open.ids.iter().filter(|&&id| !gate.passes(id)).count();
-        let keep = (effort.hops - *passed + over).min(gate.most - closed.len());
+        let keep = (left + over).min(gate.most - closed.len());
         bounds.limit = keep + SLACK;
         if open.len() > bounds.limit {
             bounds.open = thin(kernels, keep, open, spare);
@@ -182,12 +203,13 @@ fn choose(
     width: usize,
     scratch: &mut Scratch,
 ) {
-    let Scratch { open, closed, passed, .. } = scratch;
+    let left = effort.left(scratch);
+    let Scratch { open, closed, passed, over, .. } = scratch;
     let before = closed.len();
     let left = match gate {
         None => effort.hops - before,
         Some(gate) if gate.is_hopeless(effort, before, *passed) => 0,
-        Some(gate) => (effort.hops - *passed).min(gate.most - before),
+        Some(gate) => left.min(gate.most - before),
     };
     for _ in 0..width.min(left).min(open.len()) {
         let (node, score) = open.take(kernels.argmax(&open.scores));
@@ -195,7 +217,9 @@ fn choose(
         closed.push(node, score);
     }
     if let Some(gate) = gate {
-        *passed += closed.ids[before..].iter().filter(|&&node| gate.passes(node)).count();
+        let chosen = &closed.ids[before..];
+        *passed += chosen.iter().filter(|&&node| gate.passes(node)).count();
+        *over += chosen.iter().filter(|&&node| gate.bars(node)).count();
     }
 }
 
