@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use tempfile::TempDir;
-use tonnage::catalog::{BuildSpec, CatalogError, Index, QueryVector, build, choose, recall, top_by_codec};
+use tonnage::catalog::{BuildSpec, Candidate, CatalogError, Index, QueryVector, build, choose, recall, top_by_codec};
 use tonnage::codec::{Codec, Layout, Metric};
 use tonnage::graph::check::unreachable;
 use tonnage::graph::{BuildOptions, Filter, SearchOptions};
@@ -49,23 +49,29 @@ fn same_bytes_on_any_pool(folder: &Path, spec: &BuildSpec) {
 }
 
 #[test]
-fn int8_with_halves_and_users_is_the_same_file_on_any_number_of_threads() {
+fn residuals_and_links_for_users_are_the_same_file_on_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let items = vectors(folder.path(), "items", 24, &Random(1).normals(1_500 * 24));
-    let users = vectors(folder.path(), "users", 24, &Random(2).normals(200 * 24));
+    let users = vectors(folder.path(), "users", 24, &Random(2).normals(1_600 * 24));
     let ids = Ids::Text((0..1_500).map(|row| format!("item {row}")).collect());
     let tags = items::tags(&[("few", &[7, 1_001]), ("more", &(100..900).collect::<Vec<u32>>())]);
     let popularity: Vec<f32> = (0..1_500_u16).map(|row| f32::from(row % 91)).collect();
     let facts = BuildSpec { ids: Some(&ids), tags: Some(&tags), popularity: Some(&popularity), ..spec(&items) };
-    same_bytes_on_any_pool(folder.path(), &BuildSpec { users: Some(&users), profile: true, ..facts });
+    let graph = BuildOptions { m: 4, ef_construction: 40, ..facts.graph };
+    let spec = BuildSpec { users: Some(&users), profile: true, finer: Some(Codec::Int8), graph, ..facts };
+    same_bytes_on_any_pool(folder.path(), &spec);
+    let links = |spec| built(spec, &folder.path().join("built.tng")).graph().mean_degree();
+    assert!(links(&spec) > links(&BuildSpec { users: None, ..spec }), "no user was given a link");
 }
 
 #[test]
 fn int4_under_l2_is_the_same_file_on_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let items = vectors(folder.path(), "items", 40, &Random(3).normals(1_500 * 40));
-    let spec = BuildSpec { metric: Metric::L2, codec: Codec::Int4, finer: None, profile: true, ..spec(&items) };
-    same_bytes_on_any_pool(folder.path(), &spec);
+    for finer in [None, Some(Codec::Int8)] {
+        let spec = BuildSpec { metric: Metric::L2, codec: Codec::Int4, finer, profile: true, ..spec(&items) };
+        same_bytes_on_any_pool(folder.path(), &spec);
+    }
 }
 
 #[test]
@@ -80,9 +86,10 @@ fn halves_under_cosine_are_the_same_file_on_any_number_of_threads() {
 
 #[test]
 fn searches_find_the_true_best_and_give_their_true_scores() {
-    const N: usize = 3_000;
-    const DIM: usize = 24;
-    for metric in METRICS {
+    const N: usize = 6_000;
+    const DIM: usize = 12;
+    let finest = [(Codec::Int8, Codec::F16), (Codec::Int8, Codec::Int8), (Codec::Int4, Codec::Int8)];
+    for (metric, (codec, finer)) in METRICS.into_iter().flat_map(|metric| finest.map(|codecs| (metric, codecs))) {
         let folder = tempfile::tempdir().unwrap();
         let mut random = Random(5);
         let mut values = random.normals(N * DIM);
@@ -96,7 +103,8 @@ fn searches_find_the_true_best_and_give_their_true_scores() {
             });
         }
         let items = vectors(folder.path(), "items", DIM, &values);
-        let index = built(&BuildSpec { metric, ..spec(&items) }, &folder.path().join("built.tng"));
+        let spec = BuildSpec { metric, codec, finer: Some(finer), ..spec(&items) };
+        let index = built(&spec, &folder.path().join("built.tng"));
         assert_eq!(unreachable(&index.graph()), 0);
 
         let queries = random.normals(200 * DIM);
@@ -105,22 +113,25 @@ fn searches_find_the_true_best_and_give_their_true_scores() {
         let truth = top_by_codec(&items, Layout { codec: Codec::F32, dim: DIM }, metric, &prepared, 10).unwrap();
         let mut found = Vec::new();
         for (query, prepared) in queries.chunks(DIM).zip(prepared.chunks(DIM)) {
-            let options = SearchOptions { k: 10, ef: 128 };
+            let options = SearchOptions { k: 10, ef: 64 };
             let (hits, stats) = index.search(QueryVector::Floats(query), options, Filter::default()).unwrap();
             assert!(stats.hops > 0, "a scan proves nothing about the graph");
             for hit in &hits {
                 let mut item = values[row_of(&index, hit.node) as usize * DIM..][..DIM].to_vec();
                 metric.prepare(&mut item);
                 let (score, size) = score(metric, prepared, &item);
-                // A half is off by one part in 2048 at most, and L2 doubles that.
+                // A half is off by one part in 2048 at most, and L2 doubles that; codes of int4 and their residuals are
+                // off by one part in 3556 of the largest component of all items.
+                let most = if codec == Codec::Int4 { 3e-3 } else { 1e-3 };
                 let difference = (f64::from(hit.score) - score).abs();
-                assert!(difference <= 1e-3 * size, "{metric}: {} for {score}", hit.score);
+                assert!(difference <= most * size, "{metric}, {codec} + {finer}: {} for {score}", hit.score);
             }
             found.push(hits.iter().map(|hit| (row_of(&index, hit.node), hit.score)).collect::<Vec<_>>());
         }
         let recall = recall(&truth, found.iter().map(Vec::as_slice), 10);
-        println!("{metric}: recall@10 {recall:.4}");
-        assert!(recall >= 0.97, "{metric}: recall@10 {recall}");
+        println!("{metric}, {codec} + {finer}: recall@10 {recall:.4}");
+        let floor = if codec == Codec::Int4 { 0.9 } else { 0.99 };
+        assert!(recall >= floor, "{metric}, {codec} + {finer}: recall@10 {recall}");
     }
 }
 
@@ -135,15 +146,22 @@ fn score(metric: Metric, query: &[f32], item: &[f32]) -> (f64, f64) {
     (score, size)
 }
 
+/// All that an item may be kept as.
+fn combinations() -> impl Iterator<Item = (Codec, Option<Codec>)> {
+    let finer = [None, Some(Codec::F16), Some(Codec::F32), Some(Codec::Int8)];
+    let all = Codec::ALL.into_iter().flat_map(move |codec| finer.map(|finer| (codec, finer)));
+    all.filter(|(codec, finer)| *finer != Some(Codec::Int8) || matches!(codec, Codec::Int4 | Codec::Int8))
+}
+
 /// Every item once, whatever is asked, when more are asked for than there are.
 fn all_are_found(folder: &Path, what: &str, dim: usize, values: &[f32]) {
     let n = values.len() / dim;
     let items = vectors(folder, "items", dim, values);
     for metric in METRICS {
-        for (codec, finer) in [(Codec::Int8, Some(Codec::F16)), (Codec::Int4, None), (Codec::F32, None)] {
-            let spec = BuildSpec { metric, codec, finer, profile: n <= 40, ..spec(&items) };
+        for (codec, finer) in combinations() {
+            let spec = BuildSpec { metric, codec, finer, profile: n <= 3, ..spec(&items) };
             let index = built(&spec, &folder.join("built.tng"));
-            let case = format!("{what}, {metric}, {codec}");
+            let case = format!("{what}, {metric}, {codec}, {finer:?}");
             assert_eq!(unreachable(&index.graph()), 0, "{case}");
             for query in [Random(9).normals(dim), vec![0.0; dim], values[..dim].to_vec()] {
                 let options = SearchOptions { k: n + 7, ef: 16 };
@@ -170,6 +188,39 @@ fn tiny_sets_and_strange_ones_give_all_their_items() {
     twice.extend_from_within(..);
     all_are_found(folder.path(), "all twice", 6, &twice);
     all_are_found(folder.path(), "one dimension", 1, &Random(8).normals(300));
+    for dim in [17, 33, 65] {
+        all_are_found(folder.path(), &format!("{dim} dimensions"), dim, &Random(8).normals(40 * dim));
+    }
+    let mut apart = Random(7).normals(60 * 5);
+    apart.chunks_mut(5).zip([1e4, 1e-9, 1.0, 0.0].into_iter().cycle()).for_each(|(row, norm)| {
+        row.iter_mut().for_each(|x| *x *= norm);
+    });
+    all_are_found(folder.path(), "norms apart", 5, &apart);
+}
+
+#[test]
+fn a_scale_serves_all_rows_where_their_largest_components_are_alike_and_something_finer_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let even = Random(14).normals(300 * 20);
+    let mut uneven = even.clone();
+    uneven[..20].iter_mut().for_each(|x| *x *= 10.0);
+    let int8 = Some(Codec::Int8);
+    for (name, values, codec, finer, metric, scales) in [
+        ("even", &even, Codec::Int8, int8, Metric::Dot, 1),
+        ("even", &even, Codec::Int8, Some(Codec::F16), Metric::L2, 1),
+        ("even", &even, Codec::Int4, int8, Metric::Dot, 1),
+        ("even", &even, Codec::Int8, None, Metric::Dot, 300),
+        ("even", &even, Codec::Int4, None, Metric::Dot, 300),
+        ("even", &even, Codec::F16, Some(Codec::F32), Metric::Dot, 0),
+        ("uneven", &uneven, Codec::Int8, int8, Metric::Dot, 300),
+        ("uneven", &uneven, Codec::Int4, int8, Metric::L2, 300),
+        ("uneven", &uneven, Codec::Int8, int8, Metric::Cosine, 1),
+    ] {
+        let items = vectors(folder.path(), name, 20, values);
+        let index = built(&BuildSpec { metric, codec, finer, ..spec(&items) }, &folder.path().join("built.tng"));
+        let bytes = index.sections().into_iter().find(|section| section.name == "scales").unwrap().bytes;
+        assert_eq!(bytes, 4 * scales, "{name}, {metric}, {codec}, {finer:?}");
+    }
 }
 
 // ---------------------------------------------------------------------------------------------- refusals
@@ -228,9 +279,11 @@ fn settings_out_of_range_are_refused() {
         let refusal = refused(&folder, &BuildSpec { graph: BuildOptions { ef_construction, ..graph }, ..spec(&items) });
         assert!(refusal.to_string().starts_with("ef_construction is"), "{refusal}");
     }
-    for finer in [Codec::Int4, Codec::Int8] {
-        let refusal = refused(&folder, &BuildSpec { finer: Some(finer), ..spec(&items) });
-        assert_eq!(refusal.to_string(), format!("the finer codec is {finer}: expected f16 or f32"));
+    let floats = [Codec::F16, Codec::F32].map(|codec| (codec, Codec::Int8));
+    for (codec, finer) in Codec::ALL.map(|codec| (codec, Codec::Int4)).into_iter().chain(floats) {
+        let refusal = refused(&folder, &BuildSpec { codec, finer: Some(finer), ..spec(&items) });
+        let expected = format!("the finer codec is {finer} beside {codec}: expected f16, f32, or int8 beside");
+        assert!(refusal.to_string().starts_with(&expected), "{refusal}");
     }
 }
 
@@ -258,7 +311,7 @@ fn a_component_that_a_codec_cannot_hold_is_refused_with_its_row_and_column() {
 // ---------------------------------------------------------------------------------------------- the choice
 
 #[test]
-fn the_smallest_codec_that_reaches_the_floor_is_chosen() {
+fn the_first_codec_that_reaches_the_floor_is_chosen_fewest_cache_lines_first() {
     let folder = tempfile::tempdir().unwrap();
     let items = vectors(folder.path(), "items", 24, &Random(12).normals(2_000 * 24));
     let users = vectors(folder.path(), "users", 24, &Random(13).normals(150 * 24));
@@ -268,7 +321,9 @@ fn the_smallest_codec_that_reaches_the_floor_is_chosen() {
             for floor in [0.0, 0.8, 0.95, 0.99, 1.0] {
                 let (table, at) = choose(&items, users, metric, floor).unwrap();
                 assert_eq!(table.len(), 6);
-                assert!(table.is_sorted_by_key(|candidate| candidate.bytes_per_item), "{table:?}");
+                let lines = |codec| Layout { codec, dim: 24 }.row_bytes().div_ceil(64);
+                let key = |candidate: &Candidate| (lines(candidate.codec), candidate.bytes_per_item);
+                assert!(table.is_sorted_by_key(key), "{table:?}");
                 assert!(table[at].recall_at_10 >= floor, "{table:?}");
                 assert!(table[..at].iter().all(|smaller| smaller.recall_at_10 < floor), "{floor}: {table:?}");
                 chosen.push(at);

@@ -265,3 +265,226 @@ fn nodes_that_no_link_leads_to_are_given_one_even_where_every_row_is_full() {
     structure(&graph, 16).unwrap();
     assert_eq!(unreachable(&graph), 0);
 }
+
+// ---------------------------------------------------------------------------------------------- packed rows
+
+#[test]
+fn packed_rows_hold_what_rows_one_by_one_hold() {
+    let mut next = numbers(21);
+    let mut below = |end: usize| ((next() + 1.0) / 2.0 * end as f32) as usize % end;
+    for round in 0..50 {
+        let n = 1 + below(80);
+        let mut lens: Vec<u32> = Vec::new();
+        while let Some(len) = Some(lens.last().map_or(n, |&len| len as usize) / 3).filter(|&len| len > 0) {
+            lens.push(len as u32);
+        }
+        let layers: Vec<Vec<Vec<u32>>> = std::iter::once(n)
+            .chain(lens.iter().map(|&len| len as usize))
+            .map(|len| (0..len).map(|_| (0..below(9)).map(|_| below(len) as u32).collect()).collect())
+            .collect();
+        let rows: Vec<&Vec<u32>> = layers.iter().flatten().collect();
+        let to: Vec<u32> = rows.iter().copied().flatten().copied().collect();
+        let ends = rows.iter().scan(0, |end, row| {
+            *end += row.len() as u32;
+            Some(*end)
+        });
+        let starts: Vec<u32> = [0].into_iter().chain(ends).collect();
+        let graph = Graph::new(n, &starts, &to, &lens);
+        structure(&graph, n).unwrap();
+        for (node, row) in layers[0].iter().enumerate() {
+            assert_eq!(graph.links(node as u32), row, "round {round}");
+        }
+        let degrees: usize = layers[0].iter().map(Vec::len).sum();
+        assert!((graph.mean_degree() - degrees as f64 / n as f64).abs() < 1e-9);
+        assert_eq!(graph.upper_layers().count(), lens.len());
+        for (layer, rows) in graph.upper_layers().zip(layers[1..].iter().rev()) {
+            assert!(rows.iter().enumerate().all(|(node, row)| layer.links(node as u32) == row));
+        }
+        let mut reached = vec![false; n];
+        let mut queue = vec![0];
+        while let Some(node) = queue.pop() {
+            if !std::mem::replace(&mut reached[node as usize], true) {
+                queue.extend(&layers[0][node as usize]);
+            }
+        }
+        assert_eq!(unreachable(&graph), reached.iter().filter(|reached| !**reached).count());
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- users
+
+/// Users of fifty tastes, each between three clusters of the items, where no item is.
+fn between(count: usize, dim: usize, centres: usize, seed: u64) -> Vec<Vec<f32>> {
+    let middles = clustered(centres, dim, centres, 1.0, 3);
+    let mut next = numbers(seed);
+    let user = |at: usize| {
+        let of = |at: usize| &middles[at * 7 % centres];
+        let sum = of(at % 50 + 1).iter().zip(of(at % 50 + 60)).zip(of(at % 50 + 130)).map(|((a, b), c)| a + b + c);
+        sum.map(|x| x + 0.5 * next()).collect()
+    };
+    (0..count).map(user).collect()
+}
+
+fn attuned(vectors: &[Vec<f32>], metric: Metric, users: &[Vec<f32>]) -> Fixture {
+    let options = BuildOptions { m: 4, ef_construction: 30, ..BuildOptions::new(metric) };
+    let (order, lens) = order::order(vectors.len(), options.m, options.seed);
+    let rows = Rows::new(Codec::Int8, metric, vectors, &order);
+    let query = |user: &Vec<f32>| {
+        let mut query = Query::default();
+        query.prepare(rows.layout, user).map(|()| query)
+    };
+    let users: Vec<Query> = users.iter().map(query).collect::<Result<_, _>>().unwrap();
+    let built = build(rows.matrix(order.len()), metric, &options, &lens, &users, &|_| ());
+    Fixture { order, rows, built }
+}
+
+#[test]
+fn users_not_known_to_the_builder_find_more_where_others_like_them_were() {
+    for metric in [Metric::Dot, Metric::L2] {
+        let vectors = clustered(6000, 24, 300, 1.0, 3);
+        let users = between(3000, 24, 300, 31);
+        let (known, held_out) = users.split_at(2700);
+        let (without, with) = (attuned(&vectors, metric, &[]), attuned(&vectors, metric, known));
+        structure(&with.built.graph(), vectors.len()).unwrap();
+        assert_eq!(unreachable(&with.built.graph()), 0);
+        assert!(with.built.links.len() > without.built.links.len());
+        assert!(with.built.graph().mean_degree() <= 12.0, "a row has room for half as many links again as it keeps");
+        let recall = |fixture| recall(fixture, held_out, 16, kernel::best()).0;
+        let (before, after) = (recall(&without), recall(&with));
+        println!("{metric}: recall@10 {before} became {after}");
+        assert!(after > before + 0.05, "{metric}: recall@10 {before} became {after}");
+    }
+}
+
+#[test]
+fn links_for_users_do_not_depend_on_the_number_of_threads() {
+    let (vectors, users) = (clustered(4000, 16, 200, 5.0, 9), between(1500, 16, 200, 10));
+    let with = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| attuned(&vectors, Metric::Dot, &users).built)
+    };
+    let one = with(1);
+    for threads in [2, 8] {
+        let other = with(threads);
+        assert_eq!((&one.links, &one.starts, one.repaired), (&other.links, &other.starts, other.repaired));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- hard questions
+
+/// How a search fares against a scan of the same rows: the hits it has of the `k` best that pass.
+fn against_a_scan(fixture: &Fixture, vector: &[f32], k: usize, ef: usize, filter: Filter) -> usize {
+    let matrix = fixture.rows.matrix(fixture.order.len());
+    let searcher = Searcher::new(fixture.built.graph(), matrix, None);
+    let (mut query, mut scratch) = (Query::default(), Scratch::default());
+    let (mut found, mut truth) = (Vec::new(), Vec::new());
+    query.prepare(matrix.layout(), vector).unwrap();
+    exact::best(&matrix, &query, k, filter, &mut scratch, &mut truth);
+    searcher.search(&query, &query, SearchOptions { k, ef }, filter, &mut scratch, &mut found);
+    assert_eq!(found.len(), truth.len(), "fewer than pass");
+    assert!(found.iter().all(|(node, _)| !filter.exclude.contains(node)), "one that is excluded");
+    let passes = |node: u32| filter.bits.is_none_or(|(bits, _)| bits[node as usize / 64] >> (node % 64) & 1 == 1);
+    assert!(found.iter().all(|&(node, _)| passes(node)), "one that does not pass");
+    // By score: of equals any will do.
+    let worst = truth.last().map_or(f32::NEG_INFINITY, |hit| hit.1);
+    found.iter().filter(|hit| hit.1 >= worst).count()
+}
+
+/// The bits of the nodes that pass, and how many.
+fn bits_of(n: usize, passes: impl Fn(u32) -> bool) -> (Vec<u64>, usize) {
+    let mut bits = vec![0_u64; n.div_ceil(64)];
+    let passing = (0..n as u32).filter(|&node| passes(node));
+    let count = passing.map(|node| bits[node as usize / 64] |= 1 << (node % 64)).count();
+    (bits, count)
+}
+
+#[test]
+fn few_that_pass_and_many_that_are_excluded_cost_no_recall() {
+    let vectors = clustered(8000, 24, 100, 2.0, 51);
+    let fixture = fixture(&vectors, Metric::Dot, &BuildOptions::new(Metric::Dot));
+    let n = vectors.len();
+    let mut hits = [0; 5];
+    let queries = clustered(40, 24, 100, 1.0, 52);
+    for vector in &queries {
+        let matrix = fixture.rows.matrix(n);
+        let (mut query, mut scratch, mut best) = (Query::default(), Scratch::default(), Vec::new());
+        query.prepare(matrix.layout(), vector).unwrap();
+        exact::best(&matrix, &query, 700, Filter::default(), &mut scratch, &mut best);
+        let mut seen: Vec<u32> = best.iter().map(|hit| hit.0).collect();
+        seen.sort_unstable();
+        let (rare, half) = (bits_of(n, |node| node % 1000 == 7), bits_of(n, |node| node % 2 == 0));
+        let (worst, none) = (bits_of(n, |node| !seen.contains(&node)), bits_of(n, |_| false));
+        let cases = [
+            Filter { bits: None, exclude: &seen },
+            Filter { bits: Some((&rare.0, rare.1)), exclude: &[] },
+            Filter { bits: Some((&half.0, half.1)), exclude: &seen },
+            Filter { bits: Some((&worst.0, worst.1)), exclude: &[] },
+            Filter { bits: Some((&none.0, none.1)), exclude: &seen },
+        ];
+        for (hits, filter) in hits.iter_mut().zip(cases) {
+            *hits += against_a_scan(&fixture, vector, 10, 64, filter);
+        }
+    }
+    let wanted = queries.len() * 10;
+    assert_eq!((hits[1], hits[4]), (queries.len() * 8, 0), "what so few pass is scanned");
+    assert!(hits[0] * 100 >= wanted * 95 && hits[2] * 100 >= wanted * 95, "{hits:?} of {wanted}");
+    assert!(hits[3] * 100 >= wanted * 90, "the best are all filtered out: {hits:?} of {wanted}");
+}
+
+#[test]
+fn what_passes_is_found_where_no_walk_would_go() {
+    let vectors = clustered(6000, 16, 60, 3.0, 61);
+    let fixture = fixture(&vectors, Metric::Dot, &BuildOptions::new(Metric::Dot));
+    let n = vectors.len();
+    for vector in clustered(20, 16, 60, 1.0, 62) {
+        let product =
+            |node: u32| vectors[fixture.order[node as usize] as usize].iter().zip(&vector).map(|(x, q)| x * q);
+        // Only what the user likes least.
+        let (bits, count) = bits_of(n, |node| product(node).sum::<f32>() < 0.0);
+        for ef in [10, 64] {
+            against_a_scan(&fixture, &vector, 10, ef, Filter { bits: Some((&bits, count)), exclude: &[] });
+        }
+    }
+}
+
+#[test]
+fn queries_unlike_any_item_are_answered_as_well() {
+    for metric in [Metric::Dot, Metric::L2] {
+        let vectors = clustered(5000, 16, 80, 3.0, 71);
+        let fixture = fixture(&vectors, metric, &BuildOptions::new(metric));
+        let like = clustered(30, 16, 80, 1.0, 71);
+        let basis = (0..16).map(|at| (0..16).map(|x| if x == at { 1.0 } else { 0.0 }).collect());
+        let mut odd: Vec<Vec<f32>> = basis.collect();
+        for norm in [1e-30, 1e-6, 1e6, 1e12] {
+            odd.extend(like[..10].iter().map(|x| x.iter().map(|x| x * norm).collect()));
+        }
+        odd.extend(like[10..].iter().map(|x| x.iter().map(|x| -x).collect()));
+        let mut next = numbers(72);
+        odd.extend((0..20).map(|_| (0..16).map(|_| next()).collect()));
+        let hits: usize = odd.iter().map(|x| against_a_scan(&fixture, x, 10, 128, Filter::default())).sum();
+        assert!(hits * 100 >= odd.len() * 10 * 95, "{metric}: {hits} of {}", odd.len() * 10);
+        assert_eq!(against_a_scan(&fixture, &[0.0; 16], 10, 128, Filter::default()), 10);
+    }
+}
+
+#[test]
+fn huge_and_tiny_norms_and_copies_are_whole_graphs() {
+    let mut norms = clustered(900, 6, 30, 1.0, 81);
+    for (at, vector) in norms.iter_mut().enumerate() {
+        let norm = [1e12, 1.0, 1e-12, 0.0, -1.0][at % 5];
+        vector.iter_mut().for_each(|x| *x *= norm);
+    }
+    let copies: Vec<Vec<f32>> = clustered(12, 6, 3, 1.0, 82).into_iter().flat_map(|x| vec![x; 70]).collect();
+    for vectors in [norms, copies] {
+        for metric in [Metric::Dot, Metric::Cosine, Metric::L2] {
+            let mut vectors = vectors.clone();
+            vectors.iter_mut().for_each(|vector| metric.prepare(vector));
+            let fixture = fixture(&vectors, metric, &BuildOptions { m: 6, ..BuildOptions::new(metric) });
+            structure(&fixture.built.graph(), vectors.len()).unwrap();
+            assert_eq!(unreachable(&fixture.built.graph()), 0, "{metric}");
+            for vector in vectors.iter().step_by(97) {
+                against_a_scan(&fixture, vector, vectors.len(), 10, Filter::default());
+            }
+        }
+    }
+}
