@@ -1,7 +1,7 @@
 //! Building an index: vectors to codes to graph to file.
 //!
-//! Passes over the input: one for the `int8` codes that the graph is built on, one for each other codec that the file
-//! keeps, one for the exact answers of the profile. Vectors are never held but a few MiB at a time.
+//! Passes over the input: one for the `int8` codes that the graph is built on, one for each other form of the items that
+//! the file keeps (`int8` by one scale for all is another), one for the exact answers of the profile. Vectors are never held but a few MiB at a time.
 
 use std::path::{Path, PathBuf};
 
@@ -94,7 +94,7 @@ pub fn build(
     let users = learners(spec, &sample, rows.matrix()?.layout())?;
     let total = n + lens.iter().map(|&len| len as usize).sum::<usize>() + users.len();
     let linked = |done| progress(Stage::Link(done, total));
-    let built = graph::build(rows.matrix()?, spec.metric, graph, &lens, &users, &linked);
+    let built = graph::build(rows.matrix()?, graph, &lens, &users, &linked);
     drop(users);
     let report = BuildReport { working_bytes, repaired: built.repaired };
     progress(Stage::Write);
@@ -184,12 +184,13 @@ fn write(spec: &BuildSpec, path: &Path, encoder: &Encoder, rows: Rows, built: Bu
     writer.section_bytes(section::STARTS, bytemuck::cast_slice(&built.starts))?;
     drop(built);
     writer.section_bytes(section::BIASES, bytemuck::cast_slice(rows.biases()))?;
-    if spec.codec == Codec::Int8 {
+    let kept = spec.codec == Codec::Int8 && !encoder.shares();
+    if kept {
         writer.section_bytes(section::CODES, rows.bytes())?;
         writer.section_bytes(section::SCALES, bytemuck::cast_slice(rows.scales()))?;
     }
     drop(rows);
-    if spec.codec != Codec::Int8 {
+    if !kept {
         let scales = encoder.write(&mut writer, path, section::CODES, spec.codec, false)?;
         writer.section_bytes(section::SCALES, bytemuck::cast_slice(&scales))?;
     }

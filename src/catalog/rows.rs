@@ -64,14 +64,20 @@ impl<'a> Encoder<'a> {
         Ok(Self { spec, order, shared })
     }
 
-    /// The rows of a codec, to build the graph on.
+    /// Whether one scale does for all rows of the file.
+    pub fn shares(&self) -> bool {
+        self.shared.is_some()
+    }
+
+    /// The rows of a codec, to build the graph on: each by a scale of its own, whatever the file will hold. One for all
+    /// tells near copies apart less well, and their links with them: a walk by it loses nothing, a graph by it a point.
     pub fn rows(&self, codec: Codec, progress: &(dyn Fn(Stage) + Sync)) -> Result<Rows, CatalogError> {
         let layout = Layout { codec, dim: self.spec.items.dim() };
         let len = self.order.len() * layout.row_bytes();
         let mut rows = Rows { layout, codes: aligned(len), len, scales: Vec::new(), biases: Vec::new() };
         let bytes = &mut bytemuck::cast_slice_mut(&mut rows.codes)[..len];
         let mut done = 0;
-        let (scales, biases) = self.each_part(self.encoding(codec, false), |part| {
+        let (scales, biases) = self.each_part(Encoding { shared: None, ..self.encoding(codec, false) }, |part| {
             bytes[done..][..part.len()].copy_from_slice(part);
             done += part.len();
             progress(Stage::Encode(done / layout.row_bytes(), self.order.len()));
@@ -133,7 +139,7 @@ impl<'a> Encoder<'a> {
         }
         if !encoding.layout.has_scales() {
             scales.clear();
-        } else if self.shared.is_some() {
+        } else if encoding.shared.is_some() {
             scales.truncate(1);
         }
         if spec.metric != Metric::L2 {
