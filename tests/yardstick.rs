@@ -30,7 +30,7 @@ fn recall_is_never_below_that_of_hnsw_rs() {
         users: None,
         metric: Metric::Cosine,
         codec: Codec::Int8,
-        finer: Some(Codec::F16),
+        finer: Some(Codec::Int8),
         graph: BuildOptions { m: M, ef_construction: EF_CONSTRUCTION, seed: 1 },
         release: "yardstick",
         profile: false,
