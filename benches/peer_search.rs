@@ -34,6 +34,9 @@ struct Args {
     /// Rows that may not be answered, as many for each query: little-endian i32
     #[arg(long)]
     exclude: Option<PathBuf>,
+    /// Copy the index into memory, as the peers hold theirs, instead of mapping it
+    #[arg(long)]
+    resident: bool,
     /// Kernels to search by: scalar, avx2, avx512 or neon
     #[arg(long)]
     level: Option<String>,
@@ -45,7 +48,7 @@ struct Args {
 fn main() {
     let args = Args::parse();
     let (Some(index), Some(queries), Some(truth)) = (&args.index, &args.queries, &args.truth) else { return };
-    let mut index = Index::open(index).unwrap();
+    let mut index = if args.resident { Index::open_resident(index) } else { Index::open(index) }.unwrap();
     if let Some(name) = &args.level {
         let levels = kernel::available().into_iter();
         let named = |kernels: &&Kernels| format!("{:?}", kernels.level()).eq_ignore_ascii_case(name);

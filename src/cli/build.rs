@@ -50,7 +50,7 @@ pub struct Args {
     /// User vectors to measure by, and to link what they look for
     #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
-    /// Links of an item in the upper layers; twice as many in layer 0 [default: 16, for dot 32]
+    /// Links of an item in the upper layers; twice as many in layer 0 [default: 16, for dot 24]
     #[arg(long)]
     m: Option<usize>,
     /// Items visited to find the links of a new one

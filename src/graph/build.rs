@@ -16,7 +16,7 @@ use super::prune::{PruneScratch, select};
 use super::scratch::{Scratch, rank};
 use super::walk::{Effort, descend, room, walk};
 use super::{BuildOptions, Graph, check};
-use crate::codec::{Matrix, Metric, Query};
+use crate::codec::{Matrix, Query};
 use crate::kernel::{self, Kernels};
 
 /// Part of a layer that one batch may be.
@@ -61,10 +61,8 @@ const fn stride(cap: usize) -> usize {
 struct Builder<'a> {
     matrix: Matrix<'a>,
     kernels: &'static Kernels,
-    /// Links that a node keeps.
+    /// Links that a node keeps, and that a new one is given.
     cap: usize,
-    /// Links that a new node is given.
-    fresh: usize,
     ef: usize,
     spaces: Workspaces<Workspace>,
 }
@@ -84,7 +82,6 @@ struct Workspace {
 /// of nodes and users done, of `n`, the nodes of the layers above, and the users.
 pub fn build(
     matrix: Matrix,
-    metric: Metric,
     options: &BuildOptions,
     lens: &[u32],
     users: &[Query],
@@ -92,25 +89,16 @@ pub fn build(
 ) -> Built {
     let (m, n) = (options.m, matrix.rows());
     let kernels = kernel::best();
-    let layer = |cap, fresh| Builder {
-        matrix,
-        kernels,
-        cap,
-        fresh,
-        ef: options.ef_construction,
-        spaces: Workspaces::default(),
-    };
+    let layer = |cap| Builder { matrix, kernels, cap, ef: options.ef_construction, spaces: Workspaces::default() };
     let mut above: Vec<Rows> = Vec::new(); // highest first
     let mut done = 0;
     for &len in lens.iter().rev() {
-        let builder = layer(m, m);
+        let builder = layer(m);
         let rows = builder.build_layer(len as usize, &above, &|batch| progress(done + batch));
         above.push(Rows::pack(rows, stride(m)));
         done += len as usize;
     }
-    // Inner product links gather at few items: there, more than 48 at once only cost time.
-    let fresh = if metric == Metric::Dot { (2 * m).min(48) } else { 2 * m };
-    let mut rows = layer(2 * m, fresh).build_layer(n, &above, &|batch| progress(done + batch));
+    let mut rows = layer(2 * m).build_layer(n, &above, &|batch| progress(done + batch));
     done += n;
     attune(&mut rows, stride(2 * m), &above, &matrix, users, &|users| progress(done + users));
     let repaired = check::repair(&mut rows, stride(2 * m), &matrix, kernels);
@@ -199,7 +187,7 @@ impl Builder<'_> {
         }
         candidates.sort_unstable_by_key(rank);
         candidates.truncate(self.ef);
-        select(&self.matrix, self.kernels, node, candidates, self.fresh, prune, kept);
+        select(&self.matrix, self.kernels, node, candidates, self.cap, prune, kept);
         put(row, kept);
     }
 

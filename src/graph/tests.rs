@@ -77,7 +77,7 @@ struct Fixture {
 fn fixture(vectors: &[Vec<f32>], metric: Metric, options: &BuildOptions) -> Fixture {
     let (order, lens) = order::order(vectors.len(), options.m, options.seed);
     let rows = Rows::new(Codec::Int8, metric, vectors, &order);
-    let built = build(rows.matrix(order.len()), metric, options, &lens, &[], &|_| ());
+    let built = build(rows.matrix(order.len()), options, &lens, &[], &|_| ());
     Fixture { order, rows, built }
 }
 
@@ -232,14 +232,7 @@ fn tiny_and_degenerate_sets_answer_all_they_have() {
 #[test]
 fn an_empty_graph_answers_nothing() {
     let layout = Layout { codec: Codec::Int8, dim: 4 };
-    let built = build(
-        Matrix::new(layout, &[], &[], &[]).unwrap(),
-        Metric::Dot,
-        &BuildOptions::new(Metric::Dot),
-        &[],
-        &[],
-        &|_| (),
-    );
+    let built = build(Matrix::new(layout, &[], &[], &[]).unwrap(), &BuildOptions::new(Metric::Dot), &[], &[], &|_| ());
     let searcher = Searcher::new(built.graph(), Matrix::new(layout, &[], &[], &[]).unwrap(), None);
     let (mut query, mut found) = (Query::default(), Vec::new());
     query.prepare(layout, &[1.0; 4]).unwrap();
@@ -334,7 +327,7 @@ fn attuned(vectors: &[Vec<f32>], metric: Metric, users: &[Vec<f32>]) -> Fixture 
         query.prepare(rows.layout, user).map(|()| query)
     };
     let users: Vec<Query> = users.iter().map(query).collect::<Result<_, _>>().unwrap();
-    let built = build(rows.matrix(order.len()), metric, &options, &lens, &users, &|_| ());
+    let built = build(rows.matrix(order.len()), &options, &lens, &users, &|_| ());
     Fixture { order, rows, built }
 }
 

@@ -50,8 +50,8 @@ class Variant:
 DEGENERATE = {"clusters_per_row": 1 / 500, "zipf": 1.3, "spread": 0.6, "norms": 0.5, "noise": 0.5, "huge": 0.003}
 VARIANTS = {
     "100k": Variant(100_000, 10_000),
-    "1m": Variant(1_000_000, 20_000),
-    "10m": Variant(10_000_000, 50_000),
+    "1m": Variant(1_000_000, 200_000),
+    "10m": Variant(10_000_000, 200_000),
     "1m-degenerate": Variant(1_000_000, 20_000, **DEGENERATE),
 }
 

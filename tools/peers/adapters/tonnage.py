@@ -3,7 +3,8 @@
 from cargo import compiled
 
 METRIC = {"cosine": "cosine", "ip": "dot"}
-VARIANTS = {"": [], "avx2": ["--level", "avx2"]}
+# The peers hold their indexes in memory, so ours is copied there too, unless it is to be seen mapped.
+VARIANTS = {"": ["--resident"], "mapped": [], "avx2": ["--resident", "--level", "avx2"]}
 
 TONNAGE = compiled("tonnage", "build", "--release", "--bin")
 PEER_SEARCH = compiled("peer_search", "bench", "--no-run", "--bench")
