@@ -1,7 +1,8 @@
 //! Building an index: vectors to codes to graph to file.
 //!
 //! Passes over the input: one for the `int8` codes that the graph is built on, one for each other form of the items that
-//! the file keeps (`int8` by one scale for all is another), one for the exact answers of the profile. Vectors are never held but a few MiB at a time.
+//! the file keeps (`int8` by one scale for all is another), one for the exact answers of the profile. Vectors are never
+//! held but a few MiB at a time.
 
 use std::path::{Path, PathBuf};
 
