@@ -106,6 +106,12 @@ fn forge_json(forger: &mut Forger, kind: Kind, layers: &[u32]) {
     forger.field(false, "profile", "rungs", json!([]));
     let rung = |ef: u32| json!({"ef": ef, "recall_at_10": 2.0, "recall_at_100": -1.0, "distances": 1e300});
     forger.field(false, "profile", "rungs", json!([rung(u32::MAX), rung(0)]));
+    for distances in [0.0, -1e300, 1e-300, 1e39] {
+        let mut far = rung(100);
+        far["distances"] = json!(distances);
+        forger.field(false, "profile", "rungs", json!([rung(10), far, rung(1_000)]));
+        forger.field(false, "profile", "rungs", json!([far, rung(1_000)]));
+    }
     let tuning = |beam: Value, rescored: Value| json!({"beam": beam, "rescored": rescored});
     for beam in [json!(0), json!(65), json!(u64::MAX), json!(-1), json!(8.5), json!("8"), json!(null)] {
         forger.field(true, "profile", "tuning", tuning(beam, json!(0.5)));
