@@ -176,12 +176,11 @@ fn text(report: &Report, index: &Index) -> String {
         text.push('\n');
     }
     let facts = format!(
-        "{}: {} items of {} dimensions as {}{}, {}, release {} ({})\nbuilt in {:.1} s with {} of memory; {} items needed a link to be reachable\n\n",
+        "{}: {} items of {} dimensions as {}, {}, release {} ({})\nbuilt in {:.1} s with {} of memory; {} items needed a link to be reachable\n\n",
         report.out.display(),
         report.items,
         report.dim,
-        report.codec,
-        report.finer.map(|finer| format!(" + {finer}")).unwrap_or_default(),
+        out::codecs(report.codec, report.finer),
         out::bytes(report.bytes),
         report.release,
         report.fingerprint,
@@ -194,8 +193,7 @@ fn text(report: &Report, index: &Index) -> String {
 
 fn choice_table(table: &[Candidate], chosen: (Codec, Option<Codec>)) -> String {
     let rows = table.iter().map(|candidate| {
-        let name =
-            candidate.finer.map_or(candidate.codec.to_string(), |finer| format!("{} + {finer}", candidate.codec));
+        let name = out::codecs(candidate.codec, candidate.finer);
         let mark = if (candidate.codec, candidate.finer) == chosen { "chosen" } else { "" };
         let recall = format!("{:.4}", candidate.recall_at_10);
         vec![name, candidate.bytes_per_item.to_string(), recall, mark.to_owned()]

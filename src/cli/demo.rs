@@ -277,7 +277,7 @@ fn text(report: &Report) -> String {
         ("recall@10 f16, every item scored", format!("{:.4}", report.recall_at_10.f16)),
         ("recall@10 int8, every item scored", format!("{:.4}", report.recall_at_10.int8)),
         ("recall@10 int4, every item scored", format!("{:.4}", report.recall_at_10.int4)),
-        ("recall@10 of the served index (int8 + f16)", format!("{:.4}", report.recall_at_10.served)),
+        ("recall@10 of the served index", format!("{:.4}", report.recall_at_10.served)),
         ("  items visited (ef), items scored", format!("{}, {:.0}", report.ef, report.distances)),
         ("hit rate@10 on held-out interactions, exact", format!("{:.4}", report.hit_rate_at_10.exact)),
         ("hit rate@10 on held-out interactions, served", format!("{:.4}", report.hit_rate_at_10.served)),

@@ -68,7 +68,7 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
 fn text(report: &Report) -> String {
     let meta = report.meta;
     let mut text = format!(
-        "{}: {}, whole\nrelease {} ({}), {} items of {} dimensions, {}, {}{}\ngraph of m {}, ef_construction {}, seed {}; {} items needed a link to be reachable\n\n",
+        "{}: {}, whole\nrelease {} ({}), {} items of {} dimensions, {}, {}\ngraph of m {}, ef_construction {}, seed {}; {} items needed a link to be reachable\n\n",
         report.file.display(),
         out::bytes(report.bytes),
         meta.release,
@@ -76,8 +76,7 @@ fn text(report: &Report) -> String {
         meta.items,
         meta.dim,
         meta.metric,
-        meta.codec,
-        meta.finer.map(|finer| format!(" + {finer}")).unwrap_or_default(),
+        out::codecs(meta.codec, meta.finer),
         meta.m,
         meta.ef_construction,
         meta.seed,
