@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Mutex;
 
+use rayon::prelude::*;
+
 use super::ids::MappedIds;
 use super::tags::MappedTags;
 use super::{CatalogError, Meta, Profile, TagFilter, section};
@@ -16,6 +18,9 @@ use crate::kernel::{self, Kernels};
 
 /// The largest `m` an index may have.
 pub(super) const MAX_M: u32 = 128;
+
+/// Queries that are prepared at a time when there are many.
+const BATCH: usize = 16_384;
 
 /// No vector has a bias beyond this, and with it no score leaves the range of `f32`.
 const MAX_BIAS: f32 = MAX_COMPONENT * MAX_COMPONENT * kernel::MAX_DIM as f32;
@@ -212,6 +217,39 @@ impl Index {
         Ok((hits, stats))
     }
 
+    /// Finds about the best `k` items for each of many vectors, one after another in `vectors`, as [`Index::search`] does
+    /// or better: on all cores, and by scoring every item for all of them where that is cheaper.
+    pub fn search_many(
+        &self,
+        vectors: &[f32],
+        options: SearchOptions,
+        filter: Filter,
+    ) -> Result<Vec<Vec<Hit>>, CatalogError> {
+        let (dim, metric, searcher) = (self.dim(), self.meta.metric, self.searcher());
+        let rest = vectors.len() % dim;
+        if rest != 0 {
+            return Err(CatalogError::Dimensions { expected: dim, got: rest });
+        }
+        let floats = self.layouts().1.is_some_and(|layout| !layout.has_scales());
+        let mut answers = Vec::with_capacity(vectors.len() / dim);
+        for vectors in vectors.chunks(BATCH * dim) {
+            let prepared = vectors.par_chunks(dim).map(|vector| {
+                let mut space = Workspace::default();
+                self.prepare(QueryVector::Floats(vector), &mut space)?;
+                Ok(space)
+            });
+            let mut spaces = prepared.collect::<Result<Vec<_>, CatalogError>>()?;
+            let queries: Vec<Query> = spaces.iter_mut().map(|space| std::mem::take(&mut space.query)).collect();
+            let finer = spaces.iter_mut().filter(|_| floats).map(|space| std::mem::take(&mut space.finer));
+            let found = searcher.search_many(&queries, &finer.collect::<Vec<_>>(), options, filter);
+            answers.extend(found.into_iter().zip(&spaces).map(|(found, space)| {
+                let hit = |(node, ranked_by)| Hit { node, score: metric.score(ranked_by, &space.floats) };
+                found.into_iter().map(hit).collect::<Vec<_>>()
+            }));
+        }
+        Ok(answers)
+    }
+
     /// Codes and graph, to be searched without ids: for benchmarks and for callers that keep their own scratch.
     pub fn searcher(&self) -> Searcher<'_> {
         let finer = self.meta.finer.and_then(|codec| self.matrix(codec, section::FINER));
@@ -319,7 +357,6 @@ impl Index {
 
     /// No number may make a score that is not one.
     fn check_numbers(&self, codec: Codec, tag: Tag) -> Result<(), String> {
-        use rayon::prelude::*;
         let inside = |numbers: &[f32], max: f32| numbers.par_iter().all(|x| x.abs() <= max);
         let scales = inside(self.numbers(section::SCALES), MAX_COMPONENT);
         let biases = inside(self.numbers(section::BIASES), MAX_BIAS);

@@ -130,8 +130,7 @@ impl<'a> Searcher<'a> {
         }
         scratch.query.clone_from(query);
         let want = options.k.min(n);
-        let rescored = (options.ef as f32 * self.tuning.rescored) as usize;
-        let pool = if self.finer.is_some() { want.saturating_mul(2).max(rescored).min(n) } else { want };
+        let pool = self.pool(options);
         let effort = Effort { hops: expansions(options.ef.max(want)), keep: pool, beam: self.tuning.beam };
         scratch.distances = 0;
         let walked = self.walk(effort, filter, scratch);
@@ -143,6 +142,18 @@ impl<'a> Searcher<'a> {
         collect(walked && filter.bits.is_none() && filter.exclude.is_empty(), scratch, found);
         self.refine(finer, pool, options.k, scratch, found);
         SearchStats { distances, hops: scratch.hops }
+    }
+
+    /// Candidates to find, of which the best are answered.
+    pub(super) fn pool(&self, options: SearchOptions) -> usize {
+        let rescored = (options.ef as f32 * self.tuning.rescored) as usize;
+        let pool = if self.finer.is_some() { options.k.saturating_mul(2).max(rescored) } else { options.k };
+        pool.min(self.graph.len())
+    }
+
+    /// The kernels that it searches by.
+    pub(super) fn kernels(&self) -> &'static Kernels {
+        self.kernels
     }
 
     /// Walks, unless scanning the rows that pass is cheaper or turns out to be; whether it did.
@@ -175,8 +186,12 @@ impl<'a> Searcher<'a> {
 
     /// Nodes that may be expanded before scanning the rows that pass would have been cheaper.
     fn hops(&self, passing: usize) -> usize {
-        let new = self.distances_per_hop.unwrap_or(self.graph.mean_degree() as f32 / 2.0).max(1.0);
-        (passing as f32 / (new * SCANNED_PER_DISTANCE)) as usize
+        (passing as f32 / (self.new_per_hop() * SCANNED_PER_DISTANCE)) as usize
+    }
+
+    /// Rows that an expanded node has a walk score: half its links were met before unless it was measured otherwise.
+    pub(super) fn new_per_hop(&self) -> f32 {
+        self.distances_per_hop.unwrap_or(self.graph.mean_degree() as f32 / 2.0).max(1.0)
     }
 
     /// Opens the walk where the layers above lead.
@@ -204,7 +219,14 @@ impl<'a> Searcher<'a> {
     }
 
     /// Keeps the best `pool`, scores them by the finer codec when there is one, and leaves the best `k` in order.
-    fn refine(&self, query: &Query, pool: usize, k: usize, scratch: &mut Scratch, found: &mut Vec<(u32, f32)>) {
+    pub(super) fn refine(
+        &self,
+        query: &Query,
+        pool: usize,
+        k: usize,
+        scratch: &mut Scratch,
+        found: &mut Vec<(u32, f32)>,
+    ) {
         if let Some(finer) = &self.finer {
             if found.len() > pool {
                 found.select_nth_unstable_by_key(pool - 1, rank);

@@ -53,6 +53,12 @@ impl Gate<'_> {
         self.bits.is_none_or(|bits| has(bits, node)) && !self.bars(node)
     }
 
+    /// Nodes to expand on account of one that does not pass.
+    #[inline]
+    fn costs(self, node: u32) -> usize {
+        usize::from(!self.passes(node)) + FURTHER * usize::from(self.bars(node))
+    }
+
     #[inline]
     fn bars(self, node: u32) -> bool {
         self.barred.is_some_and(|bits| has(bits, node))
@@ -179,8 +185,9 @@ fn score(
         return;
     };
     if open.len() > bounds.limit.max(left + SLACK) {
-        let over = open.ids.iter().filter(|&&id| !gate.passes(id)).count();
-        let keep = (left + over).min(gate.most - closed.len());
+        // Expanding those that do not pass brings on others, which must still be there then.
+        let spent: usize = open.ids.iter().map(|&id| gate.costs(id)).sum();
+        let keep = (left + spent).min(gate.most - closed.len());
         bounds.limit = keep + SLACK;
         if open.len() > bounds.limit {
             bounds.open = thin(kernels, keep, open, spare);
