@@ -33,7 +33,7 @@ pub struct Args {
     #[arg(long, default_value = "int8")]
     codec: CodecChoice,
     /// Recall@10 that --codec auto must reach
-    #[arg(long, default_value_t = 0.98, value_name = "RECALL")]
+    #[arg(long, default_value_t = 0.99, value_name = "RECALL")]
     min_recall: f64,
     /// Do not keep what integer codes leave of the vectors, to score the final candidates by
     #[arg(long)]

@@ -177,4 +177,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "--check":
         sys.exit(check())
     make(sys.argv[1])
-    print(json.dumps({"metric": "cosine"}))
+    print(json.dumps({"metric": "cosine", "tonnage": ["--codec", "int4"]}))  # what --codec auto chooses here

@@ -21,6 +21,7 @@ class Peer:
 
 PEERS = {
     "tonnage": Peer("tonnage", about="Tonnage, its own defaults", default=True),
+    "tonnage_mapped": Peer("tonnage", "mapped", index="tonnage", about="the same index, mapped and not copied into memory"),
     "tonnage_avx2": Peer("tonnage", "avx2", index="tonnage", about="the same index, AVX2 only"),
     "hnswlib": Peer("hnswlib", about="HNSW, f32, M 16, efC 200", default=True),
     "faiss": Peer("faiss", "flat", about="IndexHNSWFlat, f32, M 16, efC 200", default=True),
