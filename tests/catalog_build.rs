@@ -158,7 +158,7 @@ fn all_are_found(folder: &Path, what: &str, dim: usize, values: &[f32]) {
     let n = values.len() / dim;
     let items = vectors(folder, "items", dim, values);
     for metric in METRICS {
-        for (codec, finer) in combinations() {
+        for (codec, finer) in combinations().filter(|&(_, finer)| n <= 60 || finer.is_none_or(|it| it == Codec::Int8)) {
             let spec = BuildSpec { metric, codec, finer, profile: n <= 3, ..spec(&items) };
             let index = built(&spec, &folder.join("built.tng"));
             let case = format!("{what}, {metric}, {codec}, {finer:?}");

@@ -344,7 +344,6 @@ fn users_not_known_to_the_builder_find_more_where_others_like_them_were() {
         assert!(with.built.graph().mean_degree() <= 12.0, "a row has room for half as many links again as it keeps");
         let recall = |fixture| recall(fixture, held_out, 16, kernel::best()).0;
         let (before, after) = (recall(&without), recall(&with));
-        println!("{metric}: recall@10 {before} became {after}");
         assert!(after > before + 0.05, "{metric}: recall@10 {before} became {after}");
     }
 }
