@@ -264,7 +264,7 @@ fn nodes_that_no_link_leads_to_are_given_one_even_where_every_row_is_full() {
 #[test]
 fn packed_rows_hold_what_rows_one_by_one_hold() {
     let mut next = numbers(21);
-    let mut below = |end: usize| ((next() + 1.0) / 2.0 * end as f32) as usize % end;
+    let mut below = |end: usize| (f32::midpoint(next(), 1.0) * end as f32) as usize % end;
     for round in 0..50 {
         let n = 1 + below(80);
         let mut lens: Vec<u32> = Vec::new();
