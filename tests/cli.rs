@@ -98,7 +98,7 @@ fn is_number(value: &Value, names: &[&str]) {
 fn build_prints_a_table_or_json() {
     let folder = inputs();
     let text = works(folder.path(), BUILD).out;
-    let words = ["items.tng: 300 items of 16 dimensions as int8 + int8", "release monday", "measured on 600 users"];
+    let words = ["items.tng: 300 items of 16 dimensions as int8 + residual", "release monday", "measured on 600 users"];
     assert!(words.iter().all(|words| text.contains(words)), "{text}");
     assert!(text.lines().any(|line| line.split_whitespace().eq(["ef", "recall@10", "recall@100", "distances"])));
     let json = works(folder.path(), &format!("{BUILD} --json")).json();

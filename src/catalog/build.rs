@@ -76,7 +76,8 @@ pub fn working_bytes(spec: &BuildSpec) -> u64 {
     let n = spec.items.rows();
     let layout = Layout { codec: Codec::Int8, dim: spec.items.dim() };
     let row = layout.row_bytes() + 4 + if spec.metric == Metric::L2 { 4 } else { 0 };
-    (n * (row + 4)) as u64 + graph::build::working_bytes(n, spec.graph.m)
+    let users = most_learners(spec) * (2 * layout.padded_dim() + size_of::<Query>());
+    (n * (row + 4) + users) as u64 + graph::build::working_bytes(n, spec.graph.m)
 }
 
 /// Builds an index at `path` and opens it.
@@ -115,12 +116,17 @@ pub fn build(
     Ok((Index::open(path)?, report))
 }
 
+fn most_learners(spec: &BuildSpec) -> usize {
+    let users = spec.users.map_or(0, Vectors::rows);
+    (spec.items.rows() / ITEMS_PER_LEARNER).min(MAX_LEARNERS).min(users)
+}
+
 /// Users that links are added for: never those that the profile is measured by.
 fn learners(spec: &BuildSpec, sample: &Sample, layout: Layout) -> Result<Vec<Query>, CatalogError> {
     let Some(users) = spec.users else { return Ok(Vec::new()) };
-    let most = (spec.items.rows() / ITEMS_PER_LEARNER).min(MAX_LEARNERS).min(users.rows());
-    let rows = (0..most).map(|at| (at * users.rows() / most) as u32);
-    let rows: Vec<u32> = rows.filter(|row| sample.rows.binary_search(row).is_err()).collect();
+    let others: Vec<u32> = (0..users.rows() as u32).filter(|row| sample.rows.binary_search(row).is_err()).collect();
+    let most = most_learners(spec).min(others.len());
+    let rows: Vec<u32> = (0..most).map(|at| others[at * others.len() / most]).collect();
     let mut queries = Vec::with_capacity(rows.len());
     let mut vectors = Vec::new();
     for rows in rows.chunks(4096) {
@@ -150,6 +156,12 @@ fn check(spec: &BuildSpec) -> Result<(), CatalogError> {
     if dim > kernel::MAX_DIM || n > i32::MAX as usize {
         let most = format!("at most {} of {} dimensions", i32::MAX, kernel::MAX_DIM);
         return setting("the number of items", most, format!("{n} of {dim}"));
+    }
+    // Starts of rows are 32 bits wide. Upper layers add less than a row in m to those of layer 0.
+    if (n + n / 3) as u64 * 2 * spec.graph.m as u64 > u64::from(u32::MAX) {
+        let most = u32::MAX as usize / (2 * spec.graph.m) * 3 / 4;
+        let expected = format!("at most {most} with m {}, for 2^32 links", spec.graph.m);
+        return setting("the number of items", expected, n.to_string());
     }
     match (spec.codec, spec.finer) {
         (_, None | Some(Codec::F16 | Codec::F32)) | (Codec::Int4 | Codec::Int8, Some(Codec::Int8)) => {}

@@ -1,14 +1,16 @@
 //! Vectors to bytes and back.
 //!
-//! There are two forms. A *record* ([`record`]) is one vector on its own, as small as it gets: the codes, then for
-//! the integer codecs a `bf16` scale; this is what a store keeps for a user. A *matrix* ([`matrix`]) is many vectors
-//! laid out for scanning: rows padded to whole cache lines, `f32` scales aside; this is what an index keeps.
+//! There are three forms. A *record* ([`record`]) is one vector on its own, as small as it gets: the codes, then for the
+//! integer codecs a `bf16` scale; this is what a store keeps for a user. A *matrix* ([`matrix`]) is many vectors laid
+//! out for scanning: rows of integer codes padded to whole cache lines or even parts of one, float rows not padded, `f32`
+//! scales aside; this is what an index keeps. A *residual* ([`residual`]) is what integer codes leave of a vector, as
+//! codes again; an index keeps it beside a matrix to score the best by.
 //!
-//! Integer codecs have one scale a vector: `x ≈ scale · code`, codes within ±127 (`int8`) or ±7 (`int4`). Measured on
-//! unit GloVe vectors and on the ALS factors in `data/`, one scale a vector keeps 2 to 25 points of recall that one
-//! scale for all loses; `docs/codecs.md` has the figures, and why there is neither centring nor rotation.
+//! Integer codecs hold `x ≈ scale · code`, codes within ±127 (`int8`) or ±7 (`int4`). A record has a scale of its own. A
+//! matrix has one a row, or one for all rows where something finer is kept to score by and the rows are alike enough:
+//! scored by their codes alone, vectors with one scale for all lost up to 24 points of recall; walked by them and scored
+//! again, none. `docs/codecs.md` has the figures, the rule, and why there is neither centring nor rotation.
 
-mod many;
 pub mod matrix;
 pub mod metric;
 pub mod query;
@@ -34,9 +36,9 @@ pub const MAX_COMPONENT: f32 = 1e15;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
-    /// Half a byte a dimension and one scale a vector.
+    /// Half a byte a dimension, and a scale.
     Int4,
-    /// 1 byte a dimension and one scale a vector.
+    /// 1 byte a dimension, and a scale.
     Int8,
     /// 2 bytes a dimension.
     F16,
