@@ -11,6 +11,7 @@
 //! scored by their codes alone, vectors with one scale for all lost up to 24 points of recall; walked by them and scored
 //! again, none. `docs/codecs.md` has the figures, the rule, and why there is neither centring nor rotation.
 
+mod many;
 pub mod matrix;
 pub mod metric;
 pub mod query;
