@@ -3,7 +3,7 @@
 use super::Graph;
 use super::exact;
 use super::scratch::{Scratch, rank};
-use super::walk::{Effort, FURTHER, Gate, descend, room, walk};
+use super::walk::{Effort, Gate, descend, room, walk};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{Matrix, Query, residual};
@@ -21,6 +21,7 @@ const SMALL_LAYER: u32 = 64;
 
 /// What suits an index best: measured when it is built, and kept in its profile.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Tuning {
     /// Nodes expanded together, 1 to 64. More hide the latency of memory better and choose worse.
     pub beam: usize,
@@ -135,6 +136,7 @@ impl<'a> Searcher<'a> {
         scratch.distances = 0;
         let walked = self.walk(effort, filter, scratch);
         let mut distances = scratch.distances;
+        let pool = pool + if walked { scratch.over } else { filter.exclude.len() };
         if !walked {
             exact::scan(&self.matrix, self.kernels, pool, filter, scratch);
             distances += scratch.distances;
@@ -172,16 +174,15 @@ impl<'a> Searcher<'a> {
         let gate = Gate {
             bits: filter.bits.map(|(bits, _)| bits),
             barred: (!filter.exclude.is_empty()).then_some(&barred[..]),
-            // What is excluded stands among the best, where the effort goes: it must not be at the others' cost.
-            most: most.max(effort.hops).saturating_add((1 + FURTHER) * filter.exclude.len()),
+            most,
         };
-        let gate = (gate.bits.is_some() || gate.barred.is_some()).then_some(gate);
-        walk(self.graph.base(), &self.matrix, self.kernels, effort, gate, scratch);
+        let gated = gate.bits.is_some() || gate.barred.is_some();
+        walk(self.graph.base(), &self.matrix, self.kernels, effort, gated.then_some(gate), scratch);
         for &node in filter.exclude {
             barred.get_mut(node as usize / 64).into_iter().for_each(|word| *word = 0);
         }
         scratch.barred = barred;
-        filter.bits.is_none() || scratch.passed >= effort.hops
+        !gated || effort.left(scratch) == 0
     }
 
     /// Nodes that may be expanded before scanning the rows that pass would have been cheaper.

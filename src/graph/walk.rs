@@ -64,18 +64,20 @@ impl Gate<'_> {
         self.barred.is_some_and(|bits| has(bits, node))
     }
 
-    /// Whether, going on as it went so far, a walk will end long before it has expanded what it should.
-    fn is_hopeless(self, effort: Effort, expanded: usize, passed: usize) -> bool {
-        self.bits.is_some() && expanded.saturating_mul(effort.hops) > self.most.saturating_mul(2 * passed + 16)
+    /// Whether a walk that has `left` nodes to expand cannot end within its bounds, or will not, going on as it went.
+    fn is_hopeless(self, effort: Effort, left: usize, scratch: &Scratch) -> bool {
+        let (expanded, passed) = (scratch.closed.len(), scratch.passed);
+        let few = expanded.saturating_mul(effort.hops) > self.most.saturating_mul(2 * passed + 16);
+        expanded + left > self.most || self.bits.is_some() && few
     }
 }
 
 /// Further nodes to expand for each barred one that was: what comes after the best is harder to find than they are.
-pub(super) const FURTHER: usize = 2;
+const FURTHER: usize = 2;
 
 impl Effort {
     /// Nodes that pass a gate and are still to be expanded.
-    fn left(self, scratch: &Scratch) -> usize {
+    pub(super) fn left(self, scratch: &Scratch) -> usize {
         (self.hops + FURTHER * scratch.over).saturating_sub(scratch.passed)
     }
 }
@@ -167,7 +169,7 @@ fn score(
     scratch: &mut Scratch,
 ) {
     let left = effort.left(scratch);
-    let Scratch { visited, scores, query, open, closed, hits, spare, .. } = scratch;
+    let Scratch { visited, scores, query, open, closed, hits, spare, over, .. } = scratch;
     let ids = visited.since(from);
     if ids.is_empty() {
         return;
@@ -187,7 +189,7 @@ fn score(
     if open.len() > bounds.limit.max(left + SLACK) {
         // Expanding those that do not pass brings on others, which must still be there then.
         let spent: usize = open.ids.iter().map(|&id| gate.costs(id)).sum();
-        let keep = (left + spent).min(gate.most - closed.len());
+        let keep = (left + spent).min(gate.most.saturating_sub(closed.len()));
         bounds.limit = keep + SLACK;
         if open.len() > bounds.limit {
             bounds.open = thin(kernels, keep, open, spare);
@@ -196,8 +198,10 @@ fn score(
     let before = hits.len();
     append(kernels, bounds.hits, ids, scores, hits);
     hits.keep_from(before, |id| gate.passes(id));
-    if hits.len() > effort.keep + SLACK {
-        bounds.hits = thin(kernels, effort.keep, hits, spare);
+    // Far from the best scores lie close together: more of them must be kept to be told apart later.
+    let keep = effort.keep + *over;
+    if hits.len() > keep + SLACK {
+        bounds.hits = thin(kernels, keep, hits, spare);
     }
 }
 
@@ -211,13 +215,12 @@ fn choose(
     scratch: &mut Scratch,
 ) {
     let left = effort.left(scratch);
+    if gate.is_some_and(|gate| gate.is_hopeless(effort, left, scratch)) {
+        return;
+    }
     let Scratch { open, closed, passed, over, .. } = scratch;
     let before = closed.len();
-    let left = match gate {
-        None => effort.hops - before,
-        Some(gate) if gate.is_hopeless(effort, before, *passed) => 0,
-        Some(gate) => left.min(gate.most - before),
-    };
+    let left = if gate.is_some() { left } else { effort.hops - before };
     for _ in 0..width.min(left).min(open.len()) {
         let (node, score) = open.take(kernels.argmax(&open.scores));
         layer.ask(node);
