@@ -2,12 +2,15 @@
 //!
 //! The bottleneck of such a walk is never the distance. It is keeping candidates in order, branches that cannot be
 //! predicted, and waiting for memory once a hop. So the pool of candidates is not sorted: its best are found by a
-//! vector scan. Several nodes are chosen together, and nothing is used as soon as it is asked for: a turn asks for the
-//! links of the nodes that the last one chose, scores the neighbours that the last one met, whose codes have arrived
-//! meanwhile, chooses the next nodes and asks where their links are, then meets the neighbours of those chosen a turn
-//! ago, whose links have arrived, and asks for their codes. A choice does not know what
-//! the turn before it chose will find, which costs a few expansions; waiting would cost more. The effort is a number of
-//! expansions.
+//! vector scan. Several nodes are chosen together, and nothing is used as soon as it is asked for. A turn
+//!
+//! 1. asks for the links of the nodes that the last turn chose,
+//! 2. scores the neighbours that the last turn met, whose codes have arrived meanwhile,
+//! 3. chooses the next nodes and asks where their links are,
+//! 4. meets the neighbours of those chosen a turn ago, whose links have arrived, and asks for their codes.
+//!
+//! So a choice does not know what the choice before it will find, which costs a few expansions; waiting would cost more.
+//! The effort is a number of expansions.
 
 use std::ops::Range;
 
