@@ -22,23 +22,27 @@ const MUCH: u32 = 160;
 
 /// Tries one thing after the other, the beam first, as it depends little on how many candidates are scored again.
 pub(super) fn tune(trial: &mut Trial) -> Result<Tuning, CatalogError> {
-    let mut best = Tuning::default();
+    let finer = trial.index.layouts().1.is_some();
     // A hard set need not reach what searches ask for: then what much effort finds must do.
     let goal = trial.run(MUCH, 10)?.recall.min(DEFAULT_RECALL);
-    for beam in BEAMS {
-        best = better(trial, goal, best, Tuning { beam, ..best })?;
+    let mut best = Tuning::default();
+    let mut least = price(trial, goal, best)?;
+    let mut attempt = |tuning, best: &mut Tuning| -> Result<(), CatalogError> {
+        let price = price(trial, goal, tuning)?;
+        if price < least {
+            (*best, least) = (tuning, price);
+        }
+        Ok(())
+    };
+    for beam in BEAMS.into_iter().filter(|&beam| beam != Tuning::default().beam) {
+        attempt(Tuning { beam, ..best }, &mut best)?;
     }
-    if trial.index.layouts().1.is_some() {
-        for rescored in RESCORED {
-            best = better(trial, goal, best, Tuning { rescored, ..best })?;
+    if finer {
+        for rescored in RESCORED.into_iter().filter(|&part| part != Tuning::default().rescored) {
+            attempt(Tuning { rescored, ..best }, &mut best)?;
         }
     }
     Ok(best)
-}
-
-/// The cheaper of two.
-fn better(trial: &mut Trial, goal: f64, best: Tuning, other: Tuning) -> Result<Tuning, CatalogError> {
-    Ok(if price(trial, goal, other)? < price(trial, goal, best)? { other } else { best })
 }
 
 /// Nanoseconds at a recall; infinite when it is not reached.

@@ -4,16 +4,17 @@
 //! need. Each known user is searched for twice, with much effort and with little. An item among the best of the first
 //! that the second never met is linked, both ways, with the best item before it that the second did find: so the next
 //! user like this one meets it. No link is displaced; a row that is full stays as it is. After Chen et al., RoarGraph
-//! (arXiv 2408.08933), and Hua et al., NGFix (2025), simplified to what was measured to pay.
+//! (arXiv 2408.08933), and Hua et al., NGFix
+//! (arXiv 2510.22316), simplified to what was measured to pay.
 
 use rayon::prelude::*;
 
 use super::build::{Rows, Workspaces};
 use super::links::{Layer, Roomy, push, used};
 use super::scratch::{Scratch, rank};
-use super::walk::{Effort, descend, room, walk};
+use super::walk::{Effort, enter, walk};
 use crate::codec::{Matrix, Query};
-use crate::kernel::{self, Kernels};
+use crate::kernel;
 
 /// Best items of each user that are made easy to find.
 const TOP: usize = 10;
@@ -39,7 +40,8 @@ pub(super) fn attune(
     for (at, batch) in users.chunks(BATCH).enumerate() {
         let layer = Roomy { rows, stride };
         let seek = |user: &Query, effort: Effort, scratch: &mut Scratch| {
-            enter(layer, above, matrix, kernels, user, scratch);
+            scratch.query.clone_from(user);
+            enter(layer.len(), above.iter().map(Rows::layer), matrix, kernels, scratch);
             walk(layer, matrix, kernels, effort, None, scratch);
         };
         let search = |user| {
@@ -61,29 +63,9 @@ pub(super) fn attune(
     }
 }
 
-/// Opens a walk where the layers above lead.
-fn enter(layer: impl Layer, above: &[Rows], matrix: &Matrix, kernels: &Kernels, user: &Query, scratch: &mut Scratch) {
-    let Scratch { visited, open, closed, query, scores, .. } = scratch;
-    query.clone_from(user);
-    visited.restart(layer.len());
-    open.clear();
-    closed.clear();
-    room(scores, 1);
-    matrix.score(kernels, query, &[0], scores);
-    let mut at = (0, scores[0]);
-    for layer in above {
-        at = descend(layer.layer(), matrix, kernels, query, at, scores);
-    }
-    visited.insert(at.0);
-    open.push(at.0, at.1);
-}
-
 /// The best items that a walk met.
 fn best(scratch: &Scratch) -> Vec<u32> {
-    let mut met: Vec<(u32, f32)> = Vec::new();
-    for pool in [&scratch.closed, &scratch.open] {
-        met.extend(pool.ids.iter().copied().zip(pool.scores.iter().copied()));
-    }
+    let mut met: Vec<(u32, f32)> = scratch.met().collect();
     met.sort_unstable_by_key(rank);
     met.truncate(TOP);
     met.into_iter().map(|(id, _)| id).collect()
@@ -92,10 +74,9 @@ fn best(scratch: &Scratch) -> Vec<u32> {
 /// Links from what a walk met of the best items to what it did not.
 fn missed(best: &[u32], scratch: &Scratch) -> Vec<(u32, u32)> {
     let mut links = Vec::new();
-    let met = scratch.visited.since(0);
     let mut last = None;
     for &item in best {
-        if met.contains(&item) {
+        if scratch.visited.has(item) {
             last = Some(item);
         } else if let Some(from) = last.or(scratch.closed.ids.first().copied()) {
             links.push((from, item));

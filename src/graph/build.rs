@@ -14,7 +14,7 @@ use super::attune::attune;
 use super::links::{Layer, Packed, Roomy, push, put, used};
 use super::prune::{PruneScratch, select};
 use super::scratch::{Scratch, rank};
-use super::walk::{Effort, descend, room, walk};
+use super::walk::{Effort, enter, room, walk};
 use super::{BuildOptions, Graph, check};
 use crate::codec::{Matrix, Query};
 use crate::kernel::{self, Kernels};
@@ -49,6 +49,12 @@ impl Built {
 /// Bytes that a build takes at its peak, beyond the rows themselves.
 pub fn working_bytes(n: usize, m: usize) -> u64 {
     (n * (stride(2 * m) * 4 + 8)) as u64
+}
+
+/// Links that a graph may come to have: every row, of layer 0 and of those above, full with what room it has while
+/// building. The layers above have half as wide rows, and fewer than half as many.
+pub fn most_links(n: usize, m: usize) -> u64 {
+    (n as u64 + n as u64 / 4) * stride(2 * m) as u64
 }
 
 /// Numbers in a row while building: its length and room for half as many links again as it will keep, so that it is
@@ -182,9 +188,7 @@ impl Builder<'_> {
         self.enter(node, layer, above, scratch);
         walk(layer, &self.matrix, self.kernels, Effort { hops: self.ef, keep: self.ef, beam: BEAM }, None, scratch);
         candidates.clear();
-        for pool in [&scratch.closed, &scratch.open] {
-            candidates.extend(pool.ids.iter().copied().zip(pool.scores.iter().copied()));
-        }
+        candidates.extend(scratch.met());
         candidates.sort_unstable_by_key(rank);
         candidates.truncate(self.ef);
         select(&self.matrix, self.kernels, node, candidates, self.cap, prune, kept);
@@ -194,32 +198,21 @@ impl Builder<'_> {
     /// Opens the walk of a new node where the layers above lead. A node of those layers comes before the place they
     /// lead to may have been inserted: it starts from node 0 and from its own links above.
     fn enter(&self, node: u32, layer: Roomy, above: &[Rows], scratch: &mut Scratch) {
-        let len = layer.len();
-        let Scratch { visited, open, closed, query, scores, ids, .. } = scratch;
-        visited.restart(len);
-        open.clear();
-        closed.clear();
+        let lowest = above.last().map(Rows::layer);
+        let Some(own) = lowest.filter(|lowest| (node as usize) < lowest.len()) else {
+            return enter(layer.len(), above.iter().map(Rows::layer), &self.matrix, self.kernels, scratch);
+        };
+        scratch.clear(layer.len());
+        let Scratch { visited, open, query, scores, ids, .. } = scratch;
         ids.clear();
         ids.push(0);
-        let own = above.last().map(Rows::layer).filter(|lowest| (node as usize) < lowest.len());
-        if let Some(own) = own {
-            ids.extend(own.links(node).iter().filter(|&&link| link != 0 && (link as usize) < len));
-        }
+        ids.extend(own.links(node).iter().filter(|&&link| link != 0 && (link as usize) < layer.len()));
         room(scores, ids.len());
         self.matrix.score(self.kernels, query, ids, scores);
-        let mut entries = ids.iter().copied().zip(scores.iter().copied());
-        let mut first = entries.next().unwrap_or_default();
-        entries.for_each(|(id, score)| {
+        for (&id, &score) in ids.iter().zip(&*scores) {
             visited.insert(id);
             open.push(id, score);
-        });
-        if own.is_none() {
-            for layer in above {
-                first = descend(layer.layer(), &self.matrix, self.kernels, query, first, scores);
-            }
         }
-        visited.insert(first.0);
-        open.push(first.0, first.1);
     }
 
     /// Adds the links back of a batch: `back` holds `target << 32 | source`, sorted; `rows` begin with node `first`.

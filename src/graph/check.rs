@@ -5,8 +5,8 @@ use std::fmt;
 use super::Graph;
 use super::links::{Layer, Roomy, push, used};
 use super::order::MAX_LAYERS;
-use super::scratch::Scratch;
-use super::walk::{Effort, walk};
+use super::scratch::{Scratch, rank};
+use super::walk::{Effort, enter, walk};
 use crate::codec::Matrix;
 use crate::kernel::Kernels;
 
@@ -101,19 +101,11 @@ fn find(
     near: &mut Vec<(u32, f32)>,
 ) {
     scratch.query.prepare_row(matrix, node);
-    scratch.visited.restart(layer.len());
-    scratch.open.clear();
-    scratch.closed.clear();
-    let mut score = [0.0];
-    matrix.score(kernels, &scratch.query, &[0], &mut score);
-    scratch.visited.insert(0);
-    scratch.open.push(0, score[0]);
+    enter(layer.len(), std::iter::empty(), matrix, kernels, scratch);
     walk(layer, matrix, kernels, Effort { hops: 48, keep: 128, beam: 4 }, None, scratch);
-    let Scratch { open, closed, .. } = scratch;
-    for (&id, &score) in closed.ids.iter().zip(&closed.scores) {
-        open.push(id, score);
-    }
-    open.sort_into(near);
+    near.clear();
+    near.extend(scratch.met());
+    near.sort_unstable_by_key(rank);
 }
 
 /// Replaces the last link of `at`, to some `next`, by one to `node`, and has `node` link to `next`: all that was

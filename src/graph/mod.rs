@@ -5,7 +5,7 @@
 //! exists, and node 0 is the entry. Whoever stores an index stores its rows in this order ([`order`]).
 //!
 //! Layers are searched by [`search`] and built by [`mod@build`], which run the same walk: an unsorted pool, its best
-//! eight nodes expanded a step, all their unseen neighbours scored by one kernel call.
+//! few nodes expanded together, all their unseen neighbours scored by one kernel call.
 //!
 //! The graph is that of Malkov and Yashunin (arXiv 1603.09320); nodes are inserted in batches that double
 //! (ParlayANN, arXiv 2305.04359), so that the result depends on the seed alone and never on the number of threads.
@@ -92,7 +92,7 @@ impl<'a> Graph<'a> {
     }
 
     /// The layers above layer 0, highest first.
-    fn upper_layers(&self) -> impl Iterator<Item = Packed<'a>> {
+    fn upper_layers(&self) -> impl Iterator<Item = Packed<'a>> + Clone {
         let Self { starts, to, .. } = *self;
         let mut end = starts.len() - 1;
         self.upper_lens.iter().rev().map(move |&len| {

@@ -96,6 +96,11 @@ impl Visited {
         &self.log[from..self.len]
     }
 
+    /// Whether a node was met.
+    pub fn has(&self, node: u32) -> bool {
+        self.bits[node as usize / 64] >> (node % 64) & 1 == 1
+    }
+
     /// Marks a node; whether it was new.
     pub fn insert(&mut self, node: u32) -> bool {
         let before = self.len;
@@ -157,6 +162,19 @@ pub struct Scratch {
     pub(super) hops: usize,
 }
 
+impl Scratch {
+    /// Forgets the last walk and makes room for one among `nodes`.
+    pub(super) fn clear(&mut self, nodes: usize) {
+        self.visited.restart(nodes);
+        [&mut self.open, &mut self.closed, &mut self.hits].into_iter().for_each(Pool::clear);
+    }
+
+    /// What the last walk met and kept, in no order.
+    pub(super) fn met(&self) -> impl Iterator<Item = (u32, f32)> {
+        self.closed.iter().chain(self.open.iter())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +187,7 @@ mod tests {
             let last = nodes as u32 - 1;
             visited.insert_all(&[last, 0, last, 1, 0]);
             assert_eq!(visited.since(0), [last, 0, 1], "of {nodes}");
+            assert_eq!((0..nodes as u32).filter(|&node| visited.has(node)).count(), 3);
             assert!(!visited.insert(0) && !visited.insert(last));
             assert_eq!((visited.len(), visited.since(2)), (3, &[1][..]));
         }

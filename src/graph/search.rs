@@ -1,11 +1,10 @@
 //! Searching: descend, walk, take the best, score them again by the finer codec.
 
-use super::Graph;
-use super::exact;
-use super::scratch::{Scratch, rank};
-use super::walk::{Effort, Gate, descend, room, walk};
 use serde::{Deserialize, Serialize};
 
+use super::scratch::{Scratch, rank};
+use super::walk::{Effort, Gate, enter, room, walk};
+use super::{Graph, exact};
 use crate::codec::{Matrix, Query, residual};
 use crate::kernel::{self, Kernels};
 
@@ -15,9 +14,6 @@ const APPROACH: usize = 16;
 
 /// Rows scanned in the time of one scored by a walk, which waits for it, tests whether it was met and keeps it in order.
 const SCANNED_PER_DISTANCE: f32 = 3.0;
-
-/// Nodes of a layer that are scored together rather than walked.
-const SMALL_LAYER: u32 = 64;
 
 /// What suits an index best: measured when it is built, and kept in its profile.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -168,7 +164,7 @@ impl<'a> Searcher<'a> {
         if expected >= most as u64 {
             return false;
         }
-        self.enter(scratch);
+        enter(n, self.graph.upper_layers(), &self.matrix, self.kernels, scratch);
         let mut barred = std::mem::take(&mut scratch.barred);
         bar(filter.exclude, n, &mut barred);
         let gate = Gate {
@@ -193,30 +189,6 @@ impl<'a> Searcher<'a> {
     /// Rows that an expanded node has a walk score: half its links were met before unless it was measured otherwise.
     pub(super) fn new_per_hop(&self) -> f32 {
         self.distances_per_hop.unwrap_or(self.graph.mean_degree() as f32 / 2.0).max(1.0)
-    }
-
-    /// Opens the walk where the layers above lead.
-    fn enter(&self, scratch: &mut Scratch) {
-        let Scratch { query, open, closed, hits, visited, ids, scores, .. } = scratch;
-        open.clear();
-        closed.clear();
-        hits.clear();
-        visited.restart(self.graph.len());
-        // The first layer that is small enough is scored as a whole: its rows lie together and are in the cache.
-        let lens = self.graph.upper_lens;
-        let small = lens.iter().position(|&len| len <= SMALL_LAYER).unwrap_or(lens.len());
-        let len = lens.get(small).copied().unwrap_or(1) as usize;
-        ids.clear();
-        ids.extend(0..len as u32);
-        room(scores, len);
-        self.matrix.score(self.kernels, query, ids, scores);
-        let best = self.kernels.argmax(&scores[..len]);
-        let mut at = (best as u32, scores[best]);
-        for layer in self.graph.upper_layers().skip(lens.len() - small) {
-            at = descend(layer, &self.matrix, self.kernels, query, at, scores);
-        }
-        visited.insert(at.0);
-        open.push(at.0, at.1);
     }
 
     /// Keeps the best `pool`, scores them by the finer codec when there is one, and leaves the best `k` in order.
@@ -276,7 +248,7 @@ fn bar(exclude: &[u32], n: usize, barred: &mut Vec<u64>) {
 fn collect(open: bool, scratch: &Scratch, found: &mut Vec<(u32, f32)>) {
     found.clear();
     if open {
-        found.extend(scratch.closed.iter().chain(scratch.open.iter()));
+        found.extend(scratch.met());
     } else {
         found.extend(scratch.hits.iter());
     }

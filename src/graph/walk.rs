@@ -14,7 +14,7 @@
 
 use std::ops::Range;
 
-use super::links::Layer;
+use super::links::{Layer, Packed};
 use super::scratch::{Pool, Scratch};
 use crate::codec::{Matrix, Query};
 use crate::kernel::Kernels;
@@ -94,8 +94,38 @@ struct Bounds {
     limit: usize,
 }
 
+/// Nodes of a layer that are scored together rather than walked.
+const SMALL_LAYER: usize = 64;
+
+/// Opens a walk of a layer of `nodes` for `scratch.query`, where the layers `above` lead, highest first.
+///
+/// The largest layer that is small is scored as a whole: its rows lie together and are in the cache.
+pub(super) fn enter<'a>(
+    nodes: usize,
+    above: impl Iterator<Item = Packed<'a>> + Clone,
+    matrix: &Matrix,
+    kernels: &Kernels,
+    scratch: &mut Scratch,
+) {
+    scratch.clear(nodes);
+    let Scratch { query, open, visited, ids, scores, .. } = scratch;
+    let small = |layer: &Packed| layer.len() <= SMALL_LAYER;
+    let whole = above.clone().take_while(small).last().map_or(1, |layer| layer.len());
+    ids.clear();
+    ids.extend(0..whole as u32);
+    room(scores, whole);
+    matrix.score(kernels, query, ids, scores);
+    let best = kernels.argmax(&scores[..whole]);
+    let mut at = (best as u32, scores[best]);
+    for layer in above.skip_while(small) {
+        at = descend(layer, matrix, kernels, query, at, scores);
+    }
+    visited.insert(at.0);
+    open.push(at.0, at.1);
+}
+
 /// Moves greedily from `from` to better neighbours until there is none, and returns where it ended.
-pub(super) fn descend(
+fn descend(
     layer: impl Layer,
     matrix: &Matrix,
     kernels: &Kernels,
