@@ -7,7 +7,7 @@ use std::path::Path;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tonnage::catalog::{BuildSpec, Index, QueryVector, build};
 use tonnage::codec::{Codec, Layout, Matrix, Metric, Query};
-use tonnage::graph::{BuildOptions, Filter, SearchOptions, exact};
+use tonnage::graph::{Filter, SearchOptions, exact};
 use tonnage::input::{Id, Vectors};
 use tonnage::kernel;
 
@@ -39,19 +39,7 @@ fn data(folder: &Path) -> Data {
         vectors.read(0, &mut all).unwrap();
         all
     };
-    let spec = BuildSpec {
-        items: &items,
-        ids: None,
-        tags: None,
-        popularity: None,
-        users: None,
-        metric: METRIC,
-        codec: Codec::Int8,
-        finer: Some(Codec::F16),
-        graph: BuildOptions::new(METRIC),
-        release: "bench",
-        profile: false,
-    };
+    let spec = BuildSpec { profile: false, ..BuildSpec::new(&items, METRIC) };
     let (index, _) = build(&spec, &folder.join("bench.tng"), &|_| ()).unwrap();
     let node_of = (0..items.rows() as u64).map(|row| index.find(Id::U64(row)).unwrap()).collect();
     Data { index, rows: read(&items, items.rows()), queries: read(&users, QUERIES), dim: items.dim(), node_of }

@@ -43,17 +43,9 @@ fn data() -> Data {
 
 fn index(data: &Data, path: &Path) -> Index {
     let spec = BuildSpec {
-        items: &data.items,
-        ids: None,
-        tags: None,
-        popularity: None,
-        users: None,
-        metric: Metric::Cosine,
-        codec: Codec::Int8,
-        finer: Some(Codec::F16),
         graph: BuildOptions { m: M, ef_construction: EF_CONSTRUCTION, seed: 1 },
-        release: "bench",
         profile: false,
+        ..BuildSpec::new(&data.items, Metric::Cosine)
     };
     build(&spec, path, &|_| ()).unwrap().0
 }

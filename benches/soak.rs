@@ -43,17 +43,11 @@ fn main() {
     for (metric, codec, finer) in cases {
         for kernels in kernel::available().into_iter().filter(|kernels| kernels.level() != kernel::Level::Scalar) {
             let spec = BuildSpec {
-                items: &items,
-                ids: None,
-                tags: None,
-                popularity: None,
-                users: None,
-                metric,
                 codec,
                 finer,
                 graph: BuildOptions { ef_construction: 60, ..BuildOptions::new(metric) },
-                release: "soak",
                 profile: false,
+                ..BuildSpec::new(&items, metric)
             };
             let path = folder.path().join("soak.tng");
             let index = build(&spec, &path, &|_| ()).unwrap().0.with_kernels(kernels);

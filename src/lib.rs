@@ -46,10 +46,7 @@
 //! # npy.extend([1.0_f32, 0.0, 0.0, 1.0, 0.7, 0.7, -1.0, 0.0].iter().flat_map(|x| x.to_le_bytes()));
 //! std::fs::write(&path, npy)?; // four items: (1, 0), (0, 1), (0.7, 0.7), (-1, 0)
 //! let items = &Vectors::open(&path)?;
-//! let (metric, codec, finer) = (Metric::Dot, Codec::Int8, Some(Codec::F16));
-//! let (ids, tags, popularity, users, graph) = (None, None, None, None, BuildOptions::new(metric));
-//! let spec =
-//!     BuildSpec { items, ids, tags, popularity, users, metric, codec, finer, graph, release: "first", profile: true };
+//! let spec = BuildSpec { release: "first", ..BuildSpec::new(items, Metric::Dot) };
 //! let (index, _report) = build(&spec, &folder.path().join("items.tng"), &|_stage| ())?;
 //! let (options, filter) = (SearchOptions { k: 2, ef: 16 }, Filter { bits: None, exclude: &[] });
 //! let (hits, _stats) = index.search(QueryVector::Floats(&[0.1, 2.0]), options, filter)?;

@@ -89,17 +89,15 @@ impl World {
         // the later the row, the more popular
         let popular: Vec<f32> = (0..ITEMS).map(|row| row as f32).collect();
         let spec = BuildSpec {
-            items: &items,
             ids: Some(&ids),
             tags: Some(&tags),
             popularity: popularity.then_some(&popular[..]),
             users: Some(&users),
-            metric: self.metric,
             codec,
             finer: (codec == Codec::Int8).then_some(Codec::F16),
             graph: BuildOptions { seed, ..BuildOptions::new(self.metric) },
             release: "monday",
-            profile: true,
+            ..BuildSpec::new(&items, self.metric)
         };
         build(&spec, &self.path(name), &|_| ()).unwrap();
     }

@@ -23,17 +23,9 @@ fn recall_is_never_below_that_of_hnsw_rs() {
     write_fvecs(&path, &rows);
     let items = Vectors::open(&path).unwrap();
     let spec = BuildSpec {
-        items: &items,
-        ids: None,
-        tags: None,
-        popularity: None,
-        users: None,
-        metric: Metric::Cosine,
-        codec: Codec::Int8,
-        finer: Some(Codec::Int8),
         graph: BuildOptions { m: M, ef_construction: EF_CONSTRUCTION, seed: 1 },
-        release: "yardstick",
         profile: false,
+        ..BuildSpec::new(&items, Metric::Cosine)
     };
     let (index, _) = build(&spec, &folder.path().join("items.tng"), &|_| ()).unwrap();
     let yardstick = Hnsw::new(M, ITEMS, 16, EF_CONSTRUCTION, DistL2 {});

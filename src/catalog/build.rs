@@ -39,7 +39,7 @@ pub struct BuildSpec<'a> {
     pub metric: Metric,
     /// The codec that the graph is walked by.
     pub codec: Codec,
-    /// The codec that the final candidates are scored by.
+    /// The codec that the final candidates are scored by; `int8` beside an integer codec is what that one leaves.
     pub finer: Option<Codec>,
     /// How the graph is built.
     pub graph: BuildOptions,
@@ -47,6 +47,26 @@ pub struct BuildSpec<'a> {
     pub release: &'a str,
     /// Whether to measure the profile.
     pub profile: bool,
+}
+
+impl<'a> BuildSpec<'a> {
+    /// Items and how they are compared, and of all else what `tonnage build` does unless told otherwise: `int8` and its
+    /// residuals, a profile, no ids, tags, popularity or users, a release named `release`.
+    pub fn new(items: &'a Vectors, metric: Metric) -> Self {
+        Self {
+            items,
+            ids: None,
+            tags: None,
+            popularity: None,
+            users: None,
+            metric,
+            codec: Codec::Int8,
+            finer: Some(Codec::Int8),
+            graph: BuildOptions::new(metric),
+            release: "release",
+            profile: true,
+        }
+    }
 }
 
 /// What a build is doing, with how far it is and how far it goes.
@@ -124,9 +144,7 @@ fn most_learners(spec: &BuildSpec) -> usize {
 /// Users that links are added for: never those that the profile is measured by.
 fn learners(spec: &BuildSpec, sample: &Sample, layout: Layout) -> Result<Vec<Query>, CatalogError> {
     let Some(users) = spec.users else { return Ok(Vec::new()) };
-    let others: Vec<u32> = (0..users.rows() as u32).filter(|row| sample.rows.binary_search(row).is_err()).collect();
-    let most = most_learners(spec).min(others.len());
-    let rows: Vec<u32> = (0..most).map(|at| others[at * others.len() / most]).collect();
+    let rows = spread_beside(&sample.rows, users.rows() as u32, most_learners(spec));
     let mut queries = Vec::with_capacity(rows.len());
     let mut vectors = Vec::new();
     for rows in rows.chunks(4096) {
@@ -143,6 +161,13 @@ fn learners(spec: &BuildSpec, sample: &Sample, layout: Layout) -> Result<Vec<Que
     Ok(queries)
 }
 
+/// At most `most` of the rows `0..rows`, evenly spread, without those in `taken`, which ascend.
+fn spread_beside(taken: &[u32], rows: u32, most: usize) -> Vec<u32> {
+    let others: Vec<u32> = (0..rows).filter(|row| taken.binary_search(row).is_err()).collect();
+    let most = most.min(others.len());
+    (0..most).map(|at| others[at * others.len() / most]).collect()
+}
+
 /// Refuses what cannot be built, before anything is read.
 fn check(spec: &BuildSpec) -> Result<(), CatalogError> {
     let (n, dim) = (spec.items.rows(), spec.items.dim());
@@ -157,10 +182,8 @@ fn check(spec: &BuildSpec) -> Result<(), CatalogError> {
         let most = format!("at most {} of {} dimensions", i32::MAX, kernel::MAX_DIM);
         return setting("the number of items", most, format!("{n} of {dim}"));
     }
-    // Starts of rows are 32 bits wide. Upper layers add less than a row in m to those of layer 0.
-    if (n + n / 3) as u64 * 2 * spec.graph.m as u64 > u64::from(u32::MAX) {
-        let most = u32::MAX as usize / (2 * spec.graph.m) * 3 / 4;
-        let expected = format!("at most {most} with m {}, for 2^32 links", spec.graph.m);
+    if graph::build::most_links(n, spec.graph.m) > u64::from(u32::MAX) {
+        let expected = format!("so many that their links can be counted in 32 bits, with m {}", spec.graph.m);
         return setting("the number of items", expected, n.to_string());
     }
     match (spec.codec, spec.finer) {
@@ -276,4 +299,20 @@ fn copy_with(from: &Path, to: &Path, tag: Tag, bytes: &[u8]) -> Result<(), Catal
 
 pub(super) fn malformed(path: &Path, what: &dyn std::fmt::Display) -> CatalogError {
     CatalogError::Malformed { path: PathBuf::from(path), what: what.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn learners_are_as_many_as_wanted_and_none_of_those_measured_by() {
+        let every_tenth: Vec<u32> = (0..1000).step_by(10).collect();
+        for most in [0, 1, 100, 899, 900, 5000] {
+            let rows = spread_beside(&every_tenth, 1000, most);
+            assert_eq!(rows.len(), most.min(900));
+            assert!(rows.windows(2).all(|pair| pair[0] < pair[1]) && rows.iter().all(|row| row % 10 != 0), "{most}");
+        }
+        assert!(spread_beside(&[0, 1, 2], 3, 3).is_empty());
+    }
 }

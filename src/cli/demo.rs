@@ -12,7 +12,6 @@ use crate::codec::{Codec, Layout, Metric};
 use crate::engine::evaluate::{Case, exact_answers, hit_rate};
 use crate::engine::users::{UserSource, publish};
 use crate::engine::{Ask, Engine, Shape};
-use crate::graph::BuildOptions;
 use crate::input::{Id, Ids, InputError, Vectors, read_interactions, read_popularity, read_tags};
 use crate::kv::{AnyKv, Kv};
 use crate::store::{Manifest, UserVectors, activate};
@@ -143,17 +142,12 @@ fn build(folder: &Path, data: &Data, path: &Path) -> anyhow::Result<Index> {
     let tags = read_tags(&facts, &data.item_ids)?;
     let popularity = read_popularity(&facts, &data.item_ids)?;
     let spec = BuildSpec {
-        items: &data.items,
         ids: Some(&data.item_ids),
         tags: Some(&tags),
         popularity: Some(&popularity),
         users: Some(&data.users),
-        metric: Metric::Dot,
-        codec: Codec::Int8,
-        finer: Some(Codec::Int8),
-        graph: BuildOptions::new(Metric::Dot),
         release: "demo",
-        profile: true,
+        ..BuildSpec::new(&data.items, Metric::Dot)
     };
     Ok(catalog::build(&spec, path, &|_| ())?.0)
 }

@@ -61,16 +61,10 @@ pub fn tags(all: &[(&str, &[u32])]) -> Tags {
 /// `int8` scored again by `f16`, under inner product, of `items` alone and without a profile.
 pub fn spec(items: &Vectors) -> BuildSpec<'_> {
     BuildSpec {
-        items,
-        ids: None,
-        tags: None,
-        popularity: None,
-        users: None,
-        metric: Metric::Dot,
-        codec: Codec::Int8,
         finer: Some(Codec::F16),
         graph: BuildOptions { m: 16, ef_construction: 100, seed: 1 },
         release: "test",
         profile: false,
+        ..BuildSpec::new(items, Metric::Dot)
     }
 }
