@@ -19,6 +19,9 @@ const LAYERS: usize = 16;
 const BLOCK: usize = 1 << 16;
 const NAME: &str = "index";
 
+#[path = "support/npy.rs"]
+mod npy;
+
 #[derive(Parser)]
 struct Args {
     #[arg(long, requires = "out")]
@@ -48,7 +51,7 @@ fn main() {
         build(base, out);
     }
     if let (Some(index), Some(queries), Some(truth)) = (&args.index, &args.queries, &args.truth) {
-        search(&args, index, &rows(queries), &read_truth(truth));
+        search(&args, index, &npy::vectors(queries), &npy::row_numbers(truth));
     }
 }
 
@@ -67,7 +70,7 @@ fn build(base: &Path, out: &Path) {
     hnsw.file_dump(out, NAME).unwrap();
 }
 
-fn search(args: &Args, index: &Path, queries: &[Vec<f32>], truth: &[Vec<usize>]) {
+fn search(args: &Args, index: &Path, queries: &[Vec<f32>], truth: &[Vec<u64>]) {
     let mut file = HnswIo::new(index, NAME);
     let mut hnsw: Hnsw<f32, DistDot> = file.load_hnsw().unwrap();
     hnsw.set_searching_mode(true);
@@ -80,30 +83,11 @@ fn search(args: &Args, index: &Path, queries: &[Vec<f32>], truth: &[Vec<usize>])
                 let started = Instant::now();
                 let found = hnsw.search(query, args.k, ef);
                 spent += started.elapsed().as_secs_f64();
-                hits += found.iter().filter(|hit| truth[..args.k].contains(&hit.d_id)).count();
+                hits += found.iter().filter(|hit| truth[..args.k].contains(&(hit.d_id as u64))).count();
             }
             best = f64::min(best, spent);
         }
         let (recall, qps) = (hits as f64 / (queries.len() * args.k) as f64, queries.len() as f64 / best);
         println!("{}", serde_json::json!({"ef": ef, "recall_at_10": recall, "qps": qps}));
     }
-}
-
-fn rows(path: &Path) -> Vec<Vec<f32>> {
-    let vectors = Vectors::open(path).unwrap();
-    let mut all = vec![0.0; vectors.rows() * vectors.dim()];
-    vectors.read(0, &mut all).unwrap();
-    all.chunks(vectors.dim()).map(<[f32]>::to_vec).collect()
-}
-
-/// A two-dimensional `.npy` of little-endian `i32`.
-fn read_truth(path: &Path) -> Vec<Vec<usize>> {
-    let bytes = std::fs::read(path).unwrap();
-    let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = String::from_utf8_lossy(&bytes[10..start]).into_owned();
-    assert!(header.contains("'<i4'") && header.contains("'fortran_order': False"), "{header}");
-    let shape = header.split(['(', ')']).nth(1).unwrap();
-    let columns: usize = shape.split(',').nth(1).unwrap().trim().parse().unwrap();
-    let ids: Vec<usize> = bytes[start..].as_chunks::<4>().0.iter().map(|&id| i32::from_le_bytes(id) as usize).collect();
-    ids.chunks(columns).map(<[usize]>::to_vec).collect()
 }

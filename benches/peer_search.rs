@@ -5,14 +5,17 @@
 //! does nothing, so that `cargo bench` runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a tool for us, not for users")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Parser;
 use tonnage::catalog::{Index, QueryVector};
 use tonnage::graph::{Filter, SearchOptions};
-use tonnage::input::{Id, Vectors};
+use tonnage::input::Id;
 use tonnage::kernel::{self, Kernels};
+
+#[path = "support/npy.rs"]
+mod npy;
 
 #[derive(Parser)]
 struct Args {
@@ -56,9 +59,9 @@ fn main() {
     }
     // Filters are made before the clock starts, ours as everybody's.
     let node = |row: u64| index.find(Id::U64(row)).unwrap();
-    let (queries, truth) = (read(queries), read_rows(truth));
+    let (queries, truth) = (npy::vectors(queries), npy::row_numbers(truth));
     let allowed = args.allow.as_ref().map(|path| {
-        let (bytes, _) = npy(path, "|u1");
+        let (bytes, _) = npy::numbers(path, "|u1");
         let mut bits = vec![0_u64; index.len().div_ceil(64)];
         let rows = (0..).zip(bytes).filter(|&(_, byte)| byte == 1);
         let passing = rows.map(|(row, _)| bits[node(row) as usize / 64] |= 1 << (node(row) % 64)).count();
@@ -66,7 +69,7 @@ fn main() {
     });
     let excluded: Vec<Vec<u32>> = args.exclude.as_ref().map_or(vec![Vec::new(); queries.len()], |path| {
         let mut lists: Vec<Vec<u32>> =
-            read_rows(path).into_iter().map(|rows| rows.into_iter().map(node).collect()).collect();
+            npy::row_numbers(path).into_iter().map(|rows| rows.into_iter().map(node).collect()).collect();
         lists.iter_mut().for_each(|list| list.sort_unstable());
         lists
     });
@@ -94,29 +97,4 @@ fn main() {
         let distances = distances / count;
         println!("{}", serde_json::json!({"ef": ef, "recall_at_10": recall, "qps": qps, "distances": distances}));
     }
-}
-
-fn read(path: &Path) -> Vec<Vec<f32>> {
-    let vectors = Vectors::open(path).unwrap();
-    let mut all = vec![0.0; vectors.rows() * vectors.dim()];
-    vectors.read(0, &mut all).unwrap();
-    all.chunks(vectors.dim()).map(<[f32]>::to_vec).collect()
-}
-
-/// A two-dimensional `.npy` of little-endian `i32`.
-fn read_rows(path: &Path) -> Vec<Vec<u64>> {
-    let (bytes, shape) = npy(path, "<i4");
-    let rows: Vec<u64> = bytes.as_chunks::<4>().0.iter().map(|&row| i32::from_le_bytes(row) as u64).collect();
-    rows.chunks(shape[1]).map(<[u64]>::to_vec).collect()
-}
-
-/// The numbers of a `.npy` of a type, as bytes, and its shape.
-fn npy(path: &Path, of: &str) -> (Vec<u8>, Vec<usize>) {
-    let mut bytes = std::fs::read(path).unwrap();
-    let start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = String::from_utf8_lossy(&bytes[10..start]).into_owned();
-    assert!(header.contains(&format!("'{of}'")) && header.contains("'fortran_order': False"), "{header}");
-    let shape = header.split(['(', ')']).nth(1).unwrap();
-    let shape = shape.split(',').filter_map(|part| part.trim().parse().ok()).collect();
-    (bytes.split_off(start), shape)
 }

@@ -28,4 +28,5 @@ class Searcher:
         # One at a time: given many queries at once, ScaNN scores them together, which no request of a service can have.
         # Python's part in a query is some 5 us.
         found = [self.index.search(query, k, pre_reorder_num_neighbors=REORDER, leaves_to_search=leaves)[0] for query in queries]
-        return np.array(found, np.int64)
+        # Few leaves may hold fewer than k.
+        return np.array([np.pad(rows.astype(np.int64), (0, k - len(rows)), constant_values=-1) for rows in found])
