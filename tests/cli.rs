@@ -195,6 +195,8 @@ fn recommend_answers_one_user() {
     assert!(text.starts_with("for user-7\n") && text.matches("item-").count() == 3, "{text}");
     let json = works(folder.path(), &format!("{RECOMMEND} --user user-7 -k 3 --json")).json();
     assert_eq!((&json["user"], &json["rung"], &json["short"]), (&"user-7".into(), &"vector".into(), &Value::Null));
+    let resident = works(folder.path(), &format!("{RECOMMEND} --user user-7 -k 3 --json --resident")).json();
+    assert_eq!(resident, json);
     is_number(&json, &["distances"]);
     is_number(&json["items"][0], &["score"]);
     assert_eq!(ids(&json).len(), 3);

@@ -44,11 +44,13 @@ fn files_in(folder: &TempDir) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Put these bytes in a file and open it.
+/// Put these bytes in a file and open it, mapped and resident: what the one refuses the other does, for the same reason.
 fn open_bytes(folder: &TempDir, bytes: &[u8]) -> Result<Mapped, FileError> {
     let path = folder.path().join("forged.tng");
     fs::write(&path, bytes).unwrap();
-    let opened = Mapped::open(&path);
+    let (opened, resident) = (Mapped::open(&path), Mapped::open_resident(&path));
+    let reason = |opened: &Result<Mapped, FileError>| opened.as_ref().err().map(ToString::to_string);
+    assert_eq!(reason(&opened), reason(&resident));
     // Else the next write truncates it, for which some file systems wait for the disk.
     fs::remove_file(&path).unwrap();
     opened
@@ -181,6 +183,16 @@ fn a_map_survives_the_replacement_and_removal_of_its_file() {
 }
 
 #[test]
+fn a_resident_file_holds_what_the_mapped_one_does_whatever_becomes_of_the_file() {
+    let (_folder, path) = small();
+    let resident = Mapped::open_resident(&path).unwrap();
+    assert_eq!(resident.content_hash(), Mapped::open(&path).unwrap().content_hash());
+    fs::write(&path, vec![0; 2000]).unwrap();
+    assert_eq!(resident.section(CODES).unwrap(), codes());
+    assert_eq!(resident.numbers::<u64>(IDS).unwrap(), [7, 8, u64::MAX]);
+}
+
+#[test]
 fn a_section_dropped_before_its_end_spoils_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("spoilt.tng");
@@ -242,7 +254,9 @@ fn a_folder_put_at_the_target_while_writing_is_not_replaced() {
 fn what_is_no_file_cannot_be_opened() {
     let folder = tempfile::tempdir().unwrap();
     for path in [folder.path().join("missing"), folder.path().to_owned(), "/dev/zero".into()] {
-        assert!(matches!(Mapped::open(&path), Err(FileError::Io { .. })), "{}", path.display());
+        for opened in [Mapped::open(&path), Mapped::open_resident(&path)] {
+            assert!(matches!(opened, Err(FileError::Io { .. })), "{}", path.display());
+        }
     }
 }
 

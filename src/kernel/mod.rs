@@ -241,7 +241,7 @@ impl Kernels {
     }
 }
 
-/// Asks for the cache lines of `bytes` without waiting for them.
+/// Asks for the cache lines of `values` without waiting for them.
 #[inline(always)]
 pub fn prefetch<T>(values: &[T]) {
     let start = values.as_ptr().addr() & !(LINE - 1);

@@ -2,8 +2,7 @@
 //!
 //! The byte multiply of this level takes one factor unsigned and saturates. `int8` gives it the magnitudes of the row
 //! and the query with the row's signs: `2 · 128 · 127 < 2^15`, so nothing saturates while query codes are within ±127,
-//! and a row may hold -128, which has no other sign.
-//! `int4` codes are small anyway.
+//! and a row may hold -128, which has no other sign. `int4` codes are small anyway.
 
 #[allow(clippy::wildcard_imports, reason = "intrinsics are named by nobody else")]
 use std::arch::x86_64::*;
