@@ -10,6 +10,8 @@
 mod embedded;
 mod error;
 mod home;
+pub mod memory;
+mod probe;
 mod redis;
 
 use std::future::Future;
@@ -18,6 +20,7 @@ use std::time::Duration;
 pub use embedded::EmbeddedKv;
 pub use error::KvError;
 pub use home::AnyKv;
+pub use probe::{Probe, probe};
 pub use redis::{RedisKv, RedisOptions};
 
 /// A part of one value: bytes `start..end`, in bytes from its beginning.

@@ -83,7 +83,7 @@ impl RedisKv {
         explain(&self.home, self.options.response_timeout_ms, error)
     }
 
-    fn wrong(&self, expected: &'static str, got: &Value) -> KvError {
+    pub(super) fn wrong(&self, expected: &'static str, got: &Value) -> KvError {
         let mut got = format!("{got:?}");
         if got.len() > 60 {
             got = got.chars().take(60).chain("...".chars()).collect();
@@ -101,6 +101,11 @@ impl RedisKv {
             }
         }
         Ok(sum)
+    }
+
+    /// One command that no trait method has.
+    pub(super) async fn command(&self, command: &Cmd) -> Result<Value, KvError> {
+        command.query_async(&mut self.requests.clone()).await.map_err(|e| self.explain(e))
     }
 
     /// One round trip for requests: all the replies, or the first error among them.
