@@ -25,6 +25,7 @@
 //! | 2 | [`graph`] | HNSW: build, search, check |
 //! | 2 | [`store`] | the user side by key: pages, releases, publish, activate, read |
 //! | 3 | [`catalog`] | the item index: one file with ids, tags, codes, graph and measured quality |
+//! | 4 | [`plan`] | budgets in, settings out: what codecs are worth, what requests cost |
 //! | 4 | [`engine`] | one request: user id to ranked items of the same release |
 //! | 6 | [`cli`] | one file for each verb of the command |
 //!
@@ -62,4 +63,5 @@ pub mod graph;
 pub mod input;
 pub mod kernel;
 pub mod kv;
+pub mod plan;
 pub mod store;

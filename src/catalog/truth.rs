@@ -1,9 +1,10 @@
-//! The slow obvious answer, for as many queries and items as fit on disk: every item scored, nothing clever.
+//! The exact answer, for as many queries and items as fit on disk: every item scored.
 
 use rayon::prelude::*;
 
 use super::CatalogError;
 use crate::codec::{Codec, CodecError, Layout, Matrix, Metric, Query};
+use crate::graph::{Filter, Scratch, exact};
 use crate::input::Vectors;
 use crate::kernel;
 
@@ -21,53 +22,65 @@ pub fn top_by_codec(
     queries: &[f32],
     k: usize,
 ) -> Result<Vec<Vec<(u32, f32)>>, CatalogError> {
+    let prepare = |vector| {
+        let mut query = Query::default();
+        query.prepare(layout, vector).map(|()| query)
+    };
+    let queries = queries.chunks(items.dim()).map(prepare).collect::<Result<Vec<Query>, _>>()?;
+    top_of_queries(items, layout, metric, &queries, &[], k)
+}
+
+/// As [`top_by_codec`] for queries that are prepared for the layout. `seen` has for each query the rows, ascending, that
+/// may not be answered, or is empty.
+pub fn top_of_queries(
+    items: &Vectors,
+    layout: Layout,
+    metric: Metric,
+    queries: &[Query],
+    seen: &[&[u32]],
+    k: usize,
+) -> Result<Vec<Vec<(u32, f32)>>, CatalogError> {
     let dim = items.dim();
-    let mut states = queries
-        .chunks(dim)
-        .map(|vector| {
-            let mut query = Query::default();
-            query.prepare(layout, vector).map(|()| (query, Vec::new()))
-        })
-        .collect::<Result<Vec<(Query, Vec<(u32, f32)>)>, _>>()?;
     let encoding = Encoding { layout, rest: false, shared: None };
     let rows_per_chunk = (CHUNK_BYTES / (dim * 4)).max(1);
     let mut codes = aligned(rows_per_chunk * layout.row_bytes());
+    let mut best = vec![Vec::new(); queries.len()];
     items.for_each_chunk(rows_per_chunk, |first, vectors| {
         let rows = vectors.len() / dim;
         let bytes = &mut bytemuck::cast_slice_mut(&mut codes)[..rows * layout.row_bytes()];
         let (scales, biases) = encode_rows(items, &encoding, metric, None, vectors, |at| (first + at) as u32, bytes)?;
-        let ids: Vec<u32> = (0..rows as u32).collect();
         let biases = if metric == Metric::L2 { &biases[..] } else { &[] };
         let scales = if layout.has_scales() { &scales[..] } else { &[] };
         if let Some(matrix) = Matrix::new(layout, bytes, scales, biases) {
-            states.par_iter_mut().for_each_init(Vec::new, |scores, (query, best)| {
-                scores.resize(rows, 0.0);
-                matrix.score(kernel::best(), query, &ids, scores);
-                merge(best, first as u32, scores, k);
-            });
+            let found = top_of_matrix(&matrix, first as u32, queries, seen, k);
+            best.par_iter_mut().zip(found).for_each(|(best, found)| merge(best, first as u32, found, k));
         }
         Ok::<(), CatalogError>(())
     })?;
-    Ok(states.into_iter().map(|(_, best)| best).collect())
+    Ok(best)
 }
 
-/// Adds the scores of the rows from `first` on to the best `k` so far; never holds more than twice as many.
-fn merge(best: &mut Vec<(u32, f32)>, first: u32, scores: &[f32], k: usize) {
-    let better = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-    let mut floor =
-        if best.len() < k { f32::NEG_INFINITY } else { best.last().map_or(f32::NEG_INFINITY, |last| last.1) };
-    for (row, &score) in (first..).zip(scores) {
-        // Strictly above: among equals the earlier row stands.
-        if score > floor {
-            best.push((row, score));
-            if best.len() == 2 * k {
-                best.sort_unstable_by(better);
-                best.truncate(k);
-                floor = best[k - 1].1;
-            }
-        }
+/// The same among the rows of a matrix, of which the first is the row `first` of the file; numbered from 0.
+fn top_of_matrix(matrix: &Matrix, first: u32, queries: &[Query], seen: &[&[u32]], k: usize) -> Vec<Vec<(u32, f32)>> {
+    if seen.is_empty() {
+        return exact::best_many(matrix, kernel::best(), queries, k, Filter::default());
     }
-    best.sort_unstable_by(better);
+    let one = |(scratch, exclude): &mut (Scratch, Vec<u32>), (query, seen): (&Query, &&[u32])| {
+        let mut found = Vec::new();
+        let inside =
+            seen.partition_point(|&row| row < first)..seen.partition_point(|&row| row < first + matrix.rows() as u32);
+        exclude.clear();
+        exclude.extend(seen[inside].iter().map(|row| row - first));
+        exact::best(matrix, query, k, Filter { bits: None, exclude }, scratch, &mut found);
+        found
+    };
+    queries.par_iter().zip(seen).map_init(Default::default, one).collect()
+}
+
+/// Adds what was found among the rows from `first` on to the best `k` so far.
+fn merge(best: &mut Vec<(u32, f32)>, first: u32, found: Vec<(u32, f32)>, k: usize) {
+    best.extend(found.into_iter().map(|(row, score)| (first + row, score)));
+    best.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     best.truncate(k);
 }
 
