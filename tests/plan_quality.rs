@@ -78,7 +78,7 @@ fn means(worth: &Worth) -> [f64; 3] {
 fn cases(items: &[Vec<f32>], users: &[Vec<f32>]) -> Vec<Case> {
     let case = |user: usize| {
         let liked = best(Metric::Dot, &users[user], items, &[]);
-        let mut wanted: Vec<u32> = liked[..1 + user % 4].iter().map(|&row| (row + (user % 2) as u32) % 700).collect();
+        let mut wanted: Vec<u32> = liked[..=user % 4].iter().map(|&row| (row + (user % 2) as u32) % 700).collect();
         let mut seen: Vec<u32> = liked[5..8].iter().copied().filter(|row| !wanted.contains(row)).collect();
         wanted.sort_unstable();
         wanted.dedup();
