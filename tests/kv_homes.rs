@@ -1,4 +1,4 @@
-//! What a `Kv` promises, asked of both homes.
+//! What a `Kv` promises, asked of every home.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tonnage::kv::{KeyRange, Kv};
 
-on_both_homes!(
+on_every_home!(
     a_value_comes_back_and_a_missing_one_does_not,
     ranges_are_cut_at_the_end_of_the_value,
     a_ttl_hides_the_value_when_it_is_over,

@@ -1,4 +1,4 @@
-//! The life of a release on both homes: published, activated, read, succeeded, abandoned.
+//! The life of a release on every home: published, activated, read, succeeded, abandoned.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -13,7 +13,7 @@ use tonnage::input::Id;
 use tonnage::kv::Kv;
 use tonnage::store::{Addressing, Ids, StoreError, UserVectors, Users, activate, current, publish, release, verify};
 
-on_both_homes!(
+on_every_home!(
     every_user_of_a_dense_release_is_read_back,
     every_user_of_a_hashed_release_is_read_back_by_number,
     every_user_of_a_hashed_release_is_read_back_by_text,

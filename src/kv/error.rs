@@ -59,7 +59,9 @@ pub enum KvError {
         detail: String,
     },
     /// Not an address.
-    #[error("{url} is not an address of a store: {why}; use redis://host:port/db or a file path")]
+    #[error(
+        "{url} is not an address of a store: {why}; use redis://host:port/db, redis-cluster://host:port or a file path"
+    )]
     BadUrl {
         /// The address as given, less any user and password.
         url: String,

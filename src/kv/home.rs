@@ -1,29 +1,38 @@
-//! Either home, chosen by an address on a command line.
+//! Any home, chosen by an address on a command line.
 
 use std::path::Path;
 use std::time::Duration;
 
-use super::{EmbeddedKv, KeyRange, Kv, KvError, KvStats, RedisKv, RedisOptions};
+use super::cluster::SCHEME;
+use super::{ClusterKv, EmbeddedKv, KeyRange, Kv, KvError, KvStats, RedisKv, RedisOptions};
 
 /// A home picked at run time. Cheap to clone: clones share connections or the file.
 #[derive(Clone)]
 pub enum AnyKv {
     /// A Redis server.
     Redis(RedisKv),
+    /// A Redis Cluster.
+    Cluster(ClusterKv),
     /// A file.
     Embedded(EmbeddedKv),
 }
 
 impl AnyKv {
-    /// `redis://[user:password@]host[:port][/db]` connects to a server with the default [`RedisOptions`]; anything
-    /// without `://` is the path of an embedded file, created when missing.
+    /// `redis://[user:password@]host[:port][/db]` connects to a server with the default [`RedisOptions`], and to the whole
+    /// cluster if the server says that it is a node of one; `redis-cluster://[user:password@]host[:port]` insists on a
+    /// cluster. Anything without `://` is the path of an embedded file, created when missing.
     pub async fn open(address: &str) -> Result<Self, KvError> {
-        if address.contains("://") {
+        let Some((_, rest)) = address.split_once("://") else {
+            return Ok(Self::Embedded(EmbeddedKv::open(address).await?));
+        };
+        if !address.starts_with(SCHEME) {
             let kv = RedisKv::connect(address, RedisOptions::default()).await?;
-            Ok(Self::Redis(kv))
-        } else {
-            Ok(Self::Embedded(EmbeddedKv::open(address).await?))
+            if !kv.is_of_cluster().await {
+                return Ok(Self::Redis(kv));
+            }
         }
+        let address = format!("{SCHEME}{rest}");
+        Ok(Self::Cluster(ClusterKv::connect(&address, RedisOptions::default()).await?))
     }
 
     /// The same for those who only read: an embedded file that is missing is refused, not created.
@@ -36,10 +45,11 @@ impl AnyKv {
 }
 
 /// The same call on whichever home it is.
-macro_rules! either {
+macro_rules! any {
     ($self:ident, $kv:ident => $call:expr) => {
         match $self {
             AnyKv::Redis($kv) => $call.await,
+            AnyKv::Cluster($kv) => $call.await,
             AnyKv::Embedded($kv) => $call.await,
         }
     };
@@ -47,23 +57,23 @@ macro_rules! either {
 
 impl Kv for AnyKv {
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
-        either!(self, kv => kv.get_many(keys))
+        any!(self, kv => kv.get_many(keys))
     }
 
     async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
-        either!(self, kv => kv.get_ranges(ranges))
+        any!(self, kv => kv.get_ranges(ranges))
     }
 
     async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
-        either!(self, kv => kv.set_many(entries, ttl))
+        any!(self, kv => kv.set_many(entries, ttl))
     }
 
     async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-        either!(self, kv => kv.delete_many(keys))
+        any!(self, kv => kv.delete_many(keys))
     }
 
     async fn persist_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-        either!(self, kv => kv.persist_many(keys))
+        any!(self, kv => kv.persist_many(keys))
     }
 
     async fn compare_and_set(
@@ -73,10 +83,10 @@ impl Kv for AnyKv {
         new: &[u8],
         ttl: Option<Duration>,
     ) -> Result<bool, KvError> {
-        either!(self, kv => kv.compare_and_set(key, expected, new, ttl))
+        any!(self, kv => kv.compare_and_set(key, expected, new, ttl))
     }
 
     async fn stats(&self) -> Result<KvStats, KvError> {
-        either!(self, kv => kv.stats())
+        any!(self, kv => kv.stats())
     }
 }

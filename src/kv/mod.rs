@@ -1,22 +1,27 @@
 //! Bytes by key: the one door to whatever keeps the users' side.
 //!
-//! [`Kv`] has two homes, a Redis server ([`RedisKv`]) and a file of our own ([`EmbeddedKv`]), and everything above it is
-//! written once. It uses core Redis commands only (no Lua, no modules, no `KEYS`), so that it runs on managed servers.
+//! [`Kv`] has three homes, a Redis server ([`RedisKv`]), a cluster of them ([`ClusterKv`]) and a file of our own
+//! ([`EmbeddedKv`]), and everything above it is written once. It uses core Redis commands only (no Lua, no modules, no `KEYS`), so that it runs on managed servers.
 //!
 //! The one thing to know: a method takes many keys because a round trip costs more than the work. One call is one trip
 //! for reads; a write call that is larger than the in-flight bound is split, and is then **not** atomic: after an error
 //! any part of it may have been written.
 
+mod cluster;
+mod command;
 mod embedded;
 mod error;
 mod home;
 pub mod memory;
+mod node;
 mod probe;
 mod redis;
 
 use std::future::Future;
 use std::time::Duration;
 
+pub use cluster::slots::{SLOTS, ShardLoad, SlotRange, shard_loads, slot_of};
+pub use cluster::{ClusterKv, Shard};
 pub use embedded::EmbeddedKv;
 pub use error::KvError;
 pub use home::AnyKv;

@@ -1,6 +1,7 @@
 //! What several test files and benches need: a Redis server of one's own, and a place for an embedded store.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each includer uses a part; a helper fails by panicking
 
+pub mod cluster;
 pub mod releases;
 pub mod vectors;
 
@@ -107,6 +108,26 @@ pub async fn embedded() -> (EmbeddedKv, TempDir) {
     let folder = TempDir::new().unwrap();
     let kv = EmbeddedKv::open(folder.path().join("users.redb")).await.unwrap();
     (kv, folder)
+}
+
+/// As [`on_both_homes`], and on a cluster of six nodes: one cluster, emptied between one function and the next, because
+/// it takes seconds to form.
+#[macro_export]
+macro_rules! on_every_home {
+    ($($name:ident),+ $(,)?) => {
+        $crate::on_both_homes!($($name),+);
+        mod cluster {
+            #[tokio::test]
+            async fn does_all_of_this() {
+                let cluster = $crate::support::cluster::TestCluster::start();
+                $(
+                    eprintln!("on a cluster: {}", stringify!($name));
+                    super::$name(cluster.connect().await).await;
+                    cluster.clear();
+                )+
+            }
+        }
+    };
 }
 
 /// Makes two tests of one async function that takes a `Kv` home: `redis::name` and `embedded::name`.

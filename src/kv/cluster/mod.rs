@@ -1,0 +1,407 @@
+//! The cluster home: many servers, each asked only for the slots it serves.
+//!
+//! A call is grouped by the masters of its keys, and each gets its part as one pipeline, all at the same time. The
+//! cluster client of the redis crate is not used: it refuses a pipeline whose keys are of different slots, and one
+//! command at a time is no way to read a hundred users. Its connections, protocol and errors are.
+//!
+//! The one thing to know: the map of slots is a guess that servers correct. A key that has moved is answered with where
+//! to (`MOVED`, for good; `ASK`, while its slot is on its way), the answer is followed, and the map is read again. Only
+//! masters are asked. While a master is down its slots, and no others, fail; see [`ClusterKv`].
+
+mod shared;
+pub mod slots;
+mod topology;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+use futures_util::future::{join_all, try_join_all};
+
+pub(super) use self::shared::SCHEME;
+use self::shared::Shared;
+use self::slots::{SlotRange, slot_of};
+use self::topology::Address;
+use super::command::{self, Command, Lane, Servers};
+use super::node::Node;
+use super::{KeyRange, Kv, KvError, KvStats, RedisKv, RedisOptions};
+
+/// Redirections in a row before a call is given up. A key on its way needs two; more means that nodes contradict each
+/// other, which settles within a few of their heartbeats or not at all.
+const MOST_HOPS: u32 = 16;
+
+/// How long a load waits before it tries again where a master does not answer: a tenth of a second is little in a
+/// failover, which takes seconds.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A Redis (or Valkey) Cluster. Cheap to clone: clones share connections and the map of slots.
+///
+/// It belongs to the tokio runtime it was connected on. When a master is lost, reads of its slots fail at once, after
+/// one retry, until its replica has taken over; whoever asks has no time to wait. Loads ([`set_many`](Kv::set_many),
+/// [`persist_many`](Kv::persist_many)) try again for three times [`RedisOptions::bulk_timeout_ms`], longer than a
+/// failover under the default `cluster-node-timeout` of 15 s. [`delete_many`](Kv::delete_many) and
+/// [`compare_and_set`](Kv::compare_and_set) are repeated only where a server said that it did nothing: after a lost
+/// connection nobody knows what a second try would answer.
+///
+/// Replication is asynchronous: what a master confirmed just before it died may be gone. Whoever needs to know reads it
+/// back, as `publish` and `activate` do.
+#[derive(Clone)]
+pub struct ClusterKv {
+    shared: Arc<Shared>,
+}
+
+/// One master of a cluster and its slots.
+#[derive(Clone)]
+pub struct Shard {
+    /// Its address.
+    pub home: String,
+    /// The slots it serves, ascending.
+    pub slots: Vec<SlotRange>,
+    /// To ask it about itself. It refuses keys of other slots.
+    pub server: RedisKv,
+}
+
+impl ClusterKv {
+    /// Connects to the cluster of which `redis-cluster://[user:password@]host[:port]` is one node; the host may be a name
+    /// of several addresses. Every node is logged in to alike. Needs a tokio runtime with time and I/O enabled.
+    pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, KvError> {
+        let shared = Shared::connect(url, options).await?;
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Every master that serves slots, by address.
+    pub async fn shards(&self) -> Result<Vec<Shard>, KvError> {
+        self.shared.refresh().await?;
+        let shard = |(address, slots)| {
+            let node = self.shared.node(&address)?;
+            Ok(Shard { home: node.home().to_owned(), slots, server: RedisKv::over(node) })
+        };
+        let shards: Result<Vec<_>, KvError> = self.shared.topology().shards().into_iter().map(shard).collect();
+        let mut shards = shards?;
+        shards.sort_by(|a, b| a.home.cmp(&b.home));
+        Ok(shards)
+    }
+
+    /// Commands by the node that is to be asked, and those whose slot nobody serves.
+    fn group(&self, open: Vec<Open>, commands: &[Command<'_>]) -> Result<(Vec<Group>, Vec<Open>), KvError> {
+        let topology = self.shared.topology();
+        let mut groups: Vec<Group> = Vec::new();
+        let mut unserved = Vec::new();
+        for one in open {
+            let Some(address) = one.ask.as_ref().or_else(|| topology.owner(slot_of(commands[one.index].key()))) else {
+                unserved.push(one);
+                continue;
+            };
+            let asking = one.ask.is_some();
+            if let Some(group) = groups.iter_mut().find(|group| group.asking == asking && group.address == *address) {
+                group.indices.push(one.index);
+            } else {
+                let node = self.shared.node(address)?;
+                groups.push(Group { address: address.clone(), node, asking, indices: vec![one.index] });
+            }
+        }
+        Ok((groups, unserved))
+    }
+
+    /// One round: every group at once. Fills `answers` and returns what is still open, and what stood in the way.
+    async fn round(
+        &self,
+        lane: Lane,
+        commands: &[Command<'_>],
+        open: Vec<Open>,
+        answers: &mut [Value],
+    ) -> Result<(Vec<Open>, Trouble), KvError> {
+        let (groups, mut open) = self.group(open, commands)?;
+        let mut trouble = Trouble::default();
+        if let Some(one) = open.first() {
+            trouble.wait = Some(self.shared.unserved(slot_of(commands[one.index].key())));
+        }
+        let sent = join_all(groups.iter().map(|group| group.send(lane, commands))).await;
+        for (group, replies) in groups.iter().zip(sent) {
+            let mut replies = replies.into_iter();
+            for &index in &group.indices {
+                let ask = match replies.next() {
+                    Some(Ok(reply)) => {
+                        answers[index] = reply;
+                        continue;
+                    }
+                    Some(Err(error)) => self.judge(&error, group, lane, commands[index], &mut trouble),
+                    // not sent, because something before it went wrong
+                    None => None,
+                };
+                open.push(Open { index, ask });
+            }
+        }
+        Ok((open, trouble))
+    }
+
+    /// What to do about a command's error: written down in `trouble`, and whom to ask instead.
+    fn judge(
+        &self,
+        error: &RedisError,
+        from: &Group,
+        lane: Lane,
+        command: Command<'_>,
+        trouble: &mut Trouble,
+    ) -> Option<Address> {
+        let explain = || from.node.explain(lane, error.clone());
+        match Verdict::of(error, &from.address) {
+            Verdict::Ask(to) => {
+                trouble.redirected = true;
+                return Some(to);
+            }
+            Verdict::Moved(slot, to) => {
+                (trouble.redirected, trouble.map_is_old) = (true, true);
+                self.shared.give(slot, to);
+            }
+            Verdict::NotDone => {
+                trouble.wait.get_or_insert_with(explain);
+            }
+            Verdict::Unknown if command.is_repeatable() => {
+                trouble.wait.get_or_insert_with(explain);
+            }
+            Verdict::Unknown | Verdict::Refused => {
+                trouble.end.get_or_insert_with(explain);
+            }
+        }
+        None
+    }
+
+    /// The node that serves a key.
+    fn owner(&self, key: &[u8]) -> Result<(Address, Node), KvError> {
+        let slot = slot_of(key);
+        let address = self.shared.topology().owner(slot).cloned().ok_or_else(|| self.shared.unserved(slot))?;
+        let node = self.shared.node(&address)?;
+        Ok((address, node))
+    }
+
+    async fn set_if_equal(
+        &self,
+        key: &[u8],
+        expected: &[u8],
+        new: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<bool, KvError> {
+        let mut patience = Patience::new(Lane::Requests, &self.shared.options);
+        let mut ask = None;
+        loop {
+            let (address, node) = match &ask {
+                Some(address) => (Address::clone(address), self.shared.node(address)?),
+                None => self.owner(key)?,
+            };
+            let error = match node.set_if_equal(key, expected, new, ttl, ask.is_some()).await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            let verdict = Verdict::of(&error, &address);
+            let error = node.explain(Lane::Requests, error);
+            ask = None;
+            match verdict {
+                Verdict::Ask(to) => ask = patience.hop(error).map(|()| Some(to))?,
+                Verdict::Moved(slot, to) => {
+                    patience.hop(error)?;
+                    self.shared.give(slot, to);
+                    self.shared.refresh_soon().await;
+                }
+                Verdict::NotDone => {
+                    self.shared.refresh_soon().await;
+                    patience.wait(error).await?;
+                }
+                Verdict::Unknown => {
+                    self.shared.refresh_soon().await;
+                    return Err(error);
+                }
+                Verdict::Refused => return Err(error),
+            }
+        }
+    }
+}
+
+/// A command without an answer yet.
+struct Open {
+    index: usize,
+    /// The node that its slot is being moved to, if the answer was `ASK`.
+    ask: Option<Address>,
+}
+
+/// Commands for one node.
+struct Group {
+    address: Address,
+    node: Node,
+    asking: bool,
+    indices: Vec<usize>,
+}
+
+impl Group {
+    async fn send(&self, lane: Lane, commands: &[Command<'_>]) -> Vec<Result<Value, RedisError>> {
+        let own: Vec<_> = self.indices.iter().map(|&index| commands[index]).collect();
+        self.node.send(lane, &own, self.asking).await
+    }
+}
+
+/// What stood in the way of a round.
+#[derive(Default)]
+struct Trouble {
+    redirected: bool,
+    map_is_old: bool,
+    /// Something that may pass.
+    wait: Option<KvError>,
+    /// Something that will not, or after which a second try might answer wrongly.
+    end: Option<KvError>,
+}
+
+/// What an error of one command means for it.
+enum Verdict {
+    /// Its slot is at another node.
+    Moved(u16, Address),
+    /// Its slot is being moved, and the key is there already or nowhere.
+    Ask(Address),
+    /// The server did nothing, and says that it may later.
+    NotDone,
+    /// No answer: it may have been done.
+    Unknown,
+    /// The server will not, ever.
+    Refused,
+}
+
+impl Verdict {
+    fn of(error: &RedisError, asked: &Address) -> Self {
+        use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
+        let target = || {
+            let (node, slot) = error.redirect_node()?;
+            Some((slot, Address::parse(node, asked)?)).filter(|&(slot, _)| slot < slots::SLOTS)
+        };
+        match error.kind() {
+            ErrorKind::Server(Moved) => target().map_or(Self::Refused, |(slot, to)| Self::Moved(slot, to)),
+            ErrorKind::Server(Ask) => target().map_or(Self::Refused, |(_, to)| Self::Ask(to)),
+            ErrorKind::Server(ClusterDown | TryAgain | BusyLoading | MasterDown | ReadOnly) => Self::NotDone,
+            // it was never sent
+            ErrorKind::Io if error.is_connection_refusal() => Self::NotDone,
+            ErrorKind::Io => Self::Unknown,
+            _ => Self::Refused,
+        }
+    }
+}
+
+/// How often and how long a call goes on in the face of trouble.
+struct Patience {
+    lane: Lane,
+    hops: u32,
+    waits: u32,
+    total: Duration,
+    until: Option<Instant>,
+}
+
+impl Patience {
+    fn new(lane: Lane, options: &RedisOptions) -> Self {
+        let total = Duration::from_millis(options.bulk_timeout_ms.saturating_mul(3));
+        Self { lane, hops: 0, waits: 0, total, until: None }
+    }
+
+    fn hop(&mut self, error: KvError) -> Result<(), KvError> {
+        self.hops += 1;
+        if self.hops > MOST_HOPS { Err(error) } else { Ok(()) }
+    }
+
+    /// A request tries once more, at once. A load, until its time is over; it counts from the first trouble.
+    async fn wait(&mut self, error: KvError) -> Result<(), KvError> {
+        self.waits += 1;
+        match self.lane {
+            Lane::Requests if self.waits > 1 => Err(error),
+            Lane::Requests => Ok(()),
+            Lane::Bulk => {
+                let now = Instant::now();
+                let until = *self.until.get_or_insert_with(|| now.checked_add(self.total).unwrap_or(now));
+                if now >= until {
+                    return Err(error);
+                }
+                tokio::time::sleep(PAUSE).await;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Servers for ClusterKv {
+    fn home(&self) -> &str {
+        &self.shared.home
+    }
+
+    async fn send(&self, lane: Lane, commands: &[Command<'_>]) -> Result<Vec<Value>, KvError> {
+        let mut answers = vec![Value::Nil; commands.len()];
+        let mut open: Vec<Open> = (0..commands.len()).map(|index| Open { index, ask: None }).collect();
+        let mut patience = Patience::new(lane, &self.shared.options);
+        while !open.is_empty() {
+            let trouble;
+            (open, trouble) = self.round(lane, commands, open, &mut answers).await?;
+            if trouble.map_is_old || trouble.wait.is_some() || trouble.end.is_some() {
+                self.shared.refresh_soon().await;
+            }
+            if let Some(error) = trouble.end {
+                return Err(error);
+            }
+            if trouble.redirected {
+                patience.hop(self.shared.astray())?;
+            }
+            if let Some(error) = trouble.wait {
+                patience.wait(error).await?;
+            }
+        }
+        Ok(answers)
+    }
+}
+
+impl Kv for ClusterKv {
+    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
+        command::get_many(self, keys).await
+    }
+
+    async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
+        command::get_ranges(self, ranges).await
+    }
+
+    async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
+        command::set_many(self, &entries, ttl).await
+    }
+
+    async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
+        command::delete_many(self, keys).await
+    }
+
+    async fn persist_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
+        command::persist_many(self, keys).await
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<bool, KvError> {
+        match expected {
+            None => command::set_if_absent(self, key, new, ttl).await,
+            Some(expected) => self.set_if_equal(key, expected, new, ttl).await,
+        }
+    }
+
+    /// The masters together. Keys spread evenly, so the first master that is full ends a load: the limit is what is used
+    /// and, for every master, the smallest room that any of them has. Versions and policies are named each once.
+    async fn stats(&self) -> Result<KvStats, KvError> {
+        let shards = self.shards().await?;
+        let masters = try_join_all(shards.iter().map(|shard| shard.server.stats())).await?;
+        let used_bytes = masters.iter().map(|master| master.used_bytes).sum();
+        let room = |master: &KvStats| Some(master.limit_bytes?.saturating_sub(master.used_bytes));
+        let smallest = masters.iter().filter_map(room).min();
+        let policies: BTreeSet<&str> = masters.iter().filter_map(|master| master.eviction.as_deref()).collect();
+        let versions: BTreeSet<&str> = masters.iter().map(|master| master.version.as_str()).collect();
+        let listed = |names: BTreeSet<&str>| names.into_iter().collect::<Vec<_>>().join(", ");
+        Ok(KvStats {
+            version: listed(versions),
+            used_bytes,
+            limit_bytes: smallest.map(|room| used_bytes + room * masters.len() as u64),
+            eviction: (!policies.is_empty()).then(|| listed(policies)),
+        })
+    }
+}
