@@ -54,9 +54,10 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Whether doing it twice leaves what doing it once does, *and* answers the same. A second UNLINK finds nothing.
+    /// Whether doing it twice leaves what doing it once does, so that it can be repeated when an answer was lost. A
+    /// repeated UNLINK may count too few.
     pub(super) fn is_repeatable(&self) -> bool {
-        !matches!(self, Self::Unlink(_) | Self::Set { absent: true, .. })
+        !matches!(self, Self::Set { absent: true, .. })
     }
 
     /// Adds it to a pipeline; each command behind an `ASKING` if it goes to a node that a slot is being moved to.

@@ -26,15 +26,15 @@ struct Inner {
 }
 
 impl Node {
-    /// Connects when first used.
-    pub(super) fn new(client: Client, options: RedisOptions) -> Result<Self, KvError> {
+    /// Connects when first used. A connection that cannot be made is tried `again` so often before what waits for it fails.
+    pub(super) fn new(client: Client, options: RedisOptions, again: usize) -> Result<Self, KvError> {
         let info = client.get_connection_info();
         let home = format!("redis://{}/{}", info.addr(), info.redis_settings().db());
         let managed = |response_ms| {
             let config = ConnectionManagerConfig::new()
                 .set_connection_timeout(Some(Duration::from_millis(options.connect_timeout_ms)))
                 .set_response_timeout(Some(Duration::from_millis(response_ms)))
-                .set_number_of_retries(1);
+                .set_number_of_retries(again);
             ConnectionManager::new_lazy_with_config(client.clone(), config)
                 .map_err(|e| command::explain(&home, response_ms, e))
         };

@@ -45,7 +45,7 @@ impl RedisKv {
     /// Connects to `redis://[user:password@]host[:port][/db]`. Needs a tokio runtime with time and I/O enabled.
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, KvError> {
         let client = Client::open(url).map_err(|e| KvError::BadUrl { url: without_login(url), why: e.to_string() })?;
-        let node = Node::new(client, options)?;
+        let node = Node::new(client, options, 1)?;
         node.ping().await?;
         Ok(Self { node })
     }

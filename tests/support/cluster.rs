@@ -90,6 +90,24 @@ impl TestCluster {
         ClusterKv::connect(&self.url(), patient).await.unwrap()
     }
 
+    /// Waits until every replica has all that its master has.
+    pub fn replicated(&self) {
+        for (replica, master) in self.nodes[MASTERS..].iter().zip(&self.nodes) {
+            let offset = master.info("master_repl_offset");
+            let until = Instant::now() + Duration::from_secs(30);
+            while replica.info("slave_repl_offset") < offset {
+                assert!(Instant::now() < until, "a replica did not catch up");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// Keys of all masters that live.
+    pub fn keys(&self) -> u64 {
+        let masters = self.nodes.iter().filter(|node| !node.slots().is_empty());
+        masters.map(|node| node.say("DBSIZE").unwrap()[1..].trim_end().parse::<u64>().unwrap()).sum()
+    }
+
     /// Removes every key.
     pub fn clear(&self) {
         for node in self.nodes.iter().filter(|node| !node.slots().is_empty()) {
@@ -145,5 +163,55 @@ impl RedisServer {
             std::thread::sleep(Duration::from_millis(20));
         }
         panic!("{command} did not come to {part:?}: {answer}");
+    }
+}
+
+/// A slot on its way from one node to another, as `redis-cli --cluster reshard` moves them.
+pub struct Move<'a> {
+    from: &'a RedisServer,
+    to: &'a RedisServer,
+    slot: u16,
+}
+
+impl TestCluster {
+    /// Begins to move a slot to that node.
+    pub fn begin_move(&self, slot: u16, to: usize) -> Move<'_> {
+        let moving = Move { from: &self.nodes[self.owner(slot)], to: &self.nodes[to], slot };
+        moving.to.expect(&format!("CLUSTER SETSLOT {slot} IMPORTING {}", moving.from.id()), "+OK");
+        moving.from.expect(&format!("CLUSTER SETSLOT {slot} MIGRATING {}", moving.to.id()), "+OK");
+        moving
+    }
+}
+
+impl Move<'_> {
+    /// Moves these keys over.
+    pub fn keys(&self, keys: &[String]) {
+        let (port, keys) = (self.to.port(), keys.join(" "));
+        self.from.expect(&format!("MIGRATE 127.0.0.1 {port} \"\" 0 5000 KEYS {keys}"), "+OK");
+    }
+
+    /// Hands the slot over. The third master is told too, so that no test waits for gossip.
+    pub fn end(self, cluster: &TestCluster) {
+        let command = format!("CLUSTER SETSLOT {} NODE {}", self.slot, self.to.id());
+        self.to.expect(&command, "+OK");
+        for node in &cluster.nodes[..MASTERS] {
+            node.expect(&command, "+OK");
+        }
+    }
+}
+
+impl RedisServer {
+    /// A number of its INFO.
+    pub fn info(&self, name: &str) -> u64 {
+        let info = self.say("INFO").unwrap();
+        let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.unwrap_or_else(|| panic!("no {name} in INFO")).parse().unwrap()
+    }
+
+    /// How often it has answered with an error of that name.
+    pub fn errors(&self, name: &str) -> u64 {
+        let stats = self.say("INFO errorstats").unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("errorstat_{name}:count=")));
+        line.map_or(0, |count| count.parse().unwrap())
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! The one thing to know: the map of slots is a guess that servers correct. A key that has moved is answered with where
 //! to (`MOVED`, for good; `ASK`, while its slot is on its way), the answer is followed, and the map is read again. Only
-//! masters are asked. While a master is down its slots, and no others, fail; see [`ClusterKv`].
+//! masters are asked, so no answer is ever older than the last write. What happens when one dies: see [`ClusterKv`].
 
 mod shared;
 pub mod slots;
@@ -37,12 +37,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A Redis (or Valkey) Cluster. Cheap to clone: clones share connections and the map of slots.
 ///
-/// It belongs to the tokio runtime it was connected on. When a master is lost, reads of its slots fail at once, after
-/// one retry, until its replica has taken over; whoever asks has no time to wait. Loads ([`set_many`](Kv::set_many),
-/// [`persist_many`](Kv::persist_many)) try again for three times [`RedisOptions::bulk_timeout_ms`], longer than a
-/// failover under the default `cluster-node-timeout` of 15 s. [`delete_many`](Kv::delete_many) and
-/// [`compare_and_set`](Kv::compare_and_set) are repeated only where a server said that it did nothing: after a lost
-/// connection nobody knows what a second try would answer.
+/// It belongs to the tokio runtime it was connected on. When a master is lost, reads of its slots fail, after one retry,
+/// until its replica has taken over; whoever asks has no time to wait. (Unless `cluster-require-full-coverage` is `no`,
+/// servers refuse all other slots too, in the moment between the loss being noticed and the election.) Loads, which
+/// are [`set_many`](Kv::set_many), [`persist_many`](Kv::persist_many) and [`delete_many`](Kv::delete_many), try again for
+/// three times [`RedisOptions::bulk_timeout_ms`], longer than a failover under the default `cluster-node-timeout` of
+/// 15 s; a deletion whose answer was lost and is repeated may count too few.
+/// [`compare_and_set`](Kv::compare_and_set) is tried again only where a server says that it did nothing.
 ///
 /// Replication is asynchronous: what a master confirmed just before it died may be gone. Whoever needs to know reads it
 /// back, as `publish` and `activate` do.

@@ -78,7 +78,8 @@ impl Shared {
         let to = ConnectionAddr::Tcp(address.host.to_string(), address.port);
         let client = Client::open(self.login.clone().set_addr(to))
             .map_err(|e| command::explain(&self.home, self.options.connect_timeout_ms, e))?;
-        let node = Node::new(client, self.options.clone())?;
+        // what fails is tried again after a look at the map, which may name another node by then
+        let node = Node::new(client, self.options.clone(), 0)?;
         let most = 2 * state.topology.nodes().count();
         self.forget_strangers(&mut state, most);
         state.nodes.insert(address.clone(), node.clone());

@@ -133,3 +133,98 @@ fn node(value: &Value, asked: &Address) -> Option<Address> {
     let port = u16::try_from(*port).ok().filter(|&port| port > 0)?;
     Some(Address { host: known(host, asked), port })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn asked() -> Address {
+        Address { host: "seed".into(), port: 7_000 }
+    }
+
+    fn node_of(host: &str, port: i64) -> Value {
+        Value::Array(vec![Value::BulkString(host.into()), Value::Int(port), Value::BulkString(b"its-id".to_vec())])
+    }
+
+    fn range(first: i64, last: i64, nodes: &[Value]) -> Value {
+        Value::Array([Value::Int(first), Value::Int(last)].iter().chain(nodes).cloned().collect())
+    }
+
+    fn parse(ranges: Vec<Value>) -> Option<Topology> {
+        Topology::parse(&Value::Array(ranges), &asked())
+    }
+
+    #[test]
+    fn every_slot_has_the_master_that_was_told() {
+        let (a, b, c) = (node_of("10.0.0.1", 1), node_of("::1", 2), node_of("", 3));
+        let ranges = vec![range(0, 99, &[a.clone(), c]), range(100, 100, &[b]), range(200, 16_383, &[a])];
+        let mut topology = parse(ranges).unwrap();
+        let owner = |topology: &Topology, slot| topology.owner(slot).map(ToString::to_string);
+        let expected = [(0, "10.0.0.1:1"), (99, "10.0.0.1:1"), (100, "::1:2"), (16_383, "10.0.0.1:1")];
+        for (slot, address) in expected {
+            assert_eq!(owner(&topology, slot).as_deref(), Some(address));
+        }
+        assert_eq!(owner(&topology, 101), None);
+        assert!(topology.nodes().any(|node| node.to_string() == "seed:3"), "no name is the name that was asked");
+        topology.give(101, asked());
+        topology.give(100, asked());
+        let slots = |first, last| SlotRange { first, last };
+        let shards = topology.shards();
+        assert_eq!(shards.len(), 2, "a master without slots is none");
+        assert_eq!(shards[0].1, [slots(0, 99), slots(200, 16_383)]);
+        assert_eq!(shards[1], (asked(), vec![slots(100, 101)]));
+    }
+
+    #[test]
+    fn a_reply_that_is_no_map_is_refused() {
+        let a = || node_of("a", 1);
+        let wrong = [
+            vec![range(0, 16_384, &[a()])],
+            vec![range(-1, 5, &[a()])],
+            vec![range(7, 5, &[a()])],
+            vec![range(0, i64::MAX, &[a()])],
+            vec![range(0, 5, &[a()]), range(5, 9, &[a()])],
+            vec![range(0, 5, &[])],
+            vec![range(0, 5, &[node_of("a", 0)])],
+            vec![range(0, 5, &[node_of("a", 65_536)])],
+            vec![range(0, 5, &[a(), Value::Nil])],
+            vec![Value::Okay],
+        ];
+        for ranges in wrong {
+            assert!(parse(ranges.clone()).is_none(), "{ranges:?}");
+        }
+        assert!(Topology::parse(&Value::Okay, &asked()).is_none());
+        assert!(parse(vec![]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn no_number_of_masters_is_too_many() {
+        let mut topology = Topology::default();
+        for port in 1..SLOTS + 100 {
+            topology.give(port % SLOTS, Address { host: "a".into(), port });
+        }
+        assert_eq!(topology.nodes().count(), usize::from(SLOTS));
+    }
+
+    #[test]
+    fn redirections_name_a_node() {
+        let parse = |text| Address::parse(text, &asked()).map(|address| address.to_string());
+        let good = [("10.0.0.1:6379", "10.0.0.1:6379"), ("::1:6379", "::1:6379"), (":1", "seed:1"), ("?:1", "seed:1")];
+        for (text, address) in good {
+            assert_eq!(parse(text).as_deref(), Some(address), "{text}");
+        }
+        for text in ["", "a", "a:", "a:0", "a:65536", "a:-1", "a:b"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_reply_makes_it_panic(ranges in proptest::collection::vec((-9_i64..20_000, -9_i64..20_000, ".{0,9}", -9_i64..70_000), 0..9)) {
+            let ranges = ranges.iter().map(|(first, last, host, port)| range(*first, *last, &[node_of(host, *port)]));
+            let _ = parse(ranges.collect());
+        }
+    }
+}
