@@ -5,7 +5,7 @@ use std::ops::Range;
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, StringViewArray, UInt64Array};
 use arrow::buffer::NullBuffer;
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, TimeUnit, UInt64Type};
 
 /// A value in a table.
 pub(super) enum Cell<'a> {
@@ -17,7 +17,7 @@ pub(super) enum Cell<'a> {
     List(&'a Column, Range<usize>),
 }
 
-/// A column read into memory: integers and floats widened, dictionaries looked through, never expanded (a small
+/// A column read into memory: integers and floats widened, timestamps in seconds, dictionaries looked through, never expanded (a small
 /// file may repeat one long string a billion times).
 #[derive(Debug)]
 pub(super) struct Column {
@@ -50,6 +50,16 @@ impl Column {
             }
             D::Float16 | D::Float32 | D::Float64 => {
                 Values::Float(as_type(D::Float64)?.as_primitive::<Float64Type>().clone())
+            }
+            D::Timestamp(unit, _) => {
+                let ticks = as_type(D::Int64)?;
+                let per_second = match unit {
+                    TimeUnit::Second => 1.0,
+                    TimeUnit::Millisecond => 1e3,
+                    TimeUnit::Microsecond => 1e6,
+                    TimeUnit::Nanosecond => 1e9,
+                };
+                Values::Float(ticks.as_primitive::<Int64Type>().unary(|ticks| ticks as f64 / per_second))
             }
             D::Utf8 | D::LargeUtf8 | D::Utf8View => Values::Text(as_type(D::Utf8View)?.as_string_view().clone()),
             D::List(_) => {

@@ -1,4 +1,5 @@
-//! What training leaves, read in bounded memory: matrices of vectors, ids, tags, popularity, interactions.
+//! What training leaves, read in bounded memory: matrices of vectors, ids, tags, popularity, interactions,
+//! requests.
 //!
 //! | in | from | read by |
 //! |---|---|---|
@@ -7,6 +8,7 @@
 //! | tags | `.csv` `.parquet` `.arrow` `.feather` | [`read_tags`] |
 //! | popularity | same | [`read_popularity`] |
 //! | interactions | same | [`read_interactions`] |
+//! | requests | same | [`read_accesses`] |
 //!
 //! Every file is treated as hostile: it may be cut short, flipped, ragged or a lie, and the answer is an
 //! [`InputError`] that names the file, the place, what was expected, what was found and what to do about it.
@@ -19,6 +21,7 @@
 //! Numbers of rows and columns in messages count from 0, as numpy does; lines of text files count from 1, as
 //! editors do. `file#name` selects one tensor or one column when a file has several.
 
+mod accesses;
 mod arrow_file;
 mod column;
 mod csv_file;
@@ -43,6 +46,7 @@ mod testing;
 mod texts;
 mod vectors;
 
+pub use accesses::read_accesses;
 pub use error::{InputError, Place, check_rows};
 pub use id::{Id, MAX_ID_BYTES};
 pub use id_index::IdIndex;

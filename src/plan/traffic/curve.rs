@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::hot::HotUser;
+
 /// Where curves come from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -84,6 +86,8 @@ pub struct Traffic {
     /// How users were ranked for [`Self::kept`]: a request counts half when it is so many seconds old. `None`: requests
     /// count the same whenever they were.
     pub kept_half_life_s: Option<f64>,
+    /// Users with the most requests, most first; empty without a log.
+    pub hot: Vec<HotUser>,
 }
 
 impl Traffic {
