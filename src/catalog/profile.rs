@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use super::tune::tune;
 use super::{CatalogError, Index, QueryVector, recall, top_by_codec};
 use crate::codec::{Codec, Layout, Query};
-use crate::graph::search::expansions;
 use crate::graph::{Filter, Scratch, SearchOptions, Tuning, exact};
 use crate::input::Vectors;
 
@@ -75,7 +74,7 @@ impl Profile {
         // Of few items the last rungs may have scanned all: then they scored as many.
         let most = self.rungs.last()?.distances;
         let walked = self.rungs.iter().rev().find(|rung| rung.distances < most)?;
-        Some((walked.distances / expansions(walked.ef as usize) as f64) as f32)
+        Some((walked.distances / self.tuning.expansions(walked.ef as usize) as f64) as f32)
     }
 
     /// The `ef` of a search that asks for nothing else: enough for 0.99, or the largest measured, or 128.

@@ -163,13 +163,13 @@ impl<'a> Matrix<'a> {
         self.scales.get(at).copied().unwrap_or(1.0)
     }
 
-    /// Asks for all that scoring a row reads, without waiting for it.
+    /// Asks for all that scoring rows reads, without waiting for it.
     #[inline(always)]
-    pub fn prefetch(&self, row: u32) {
-        kernel::prefetch(self.row(row));
+    pub fn prefetch(&self, rows: &[u32]) {
+        kernel::prefetch_rows(self.codes, self.row_bytes, rows);
         for numbers in [self.scales, self.biases] {
             if numbers.len() > 1 {
-                kernel::prefetch(&numbers[row as usize..][..1]);
+                kernel::prefetch_rows(numbers, 1, rows);
             }
         }
     }

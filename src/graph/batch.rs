@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::search::{Searcher, expansions};
+use super::search::Searcher;
 use super::{Filter, Scratch, SearchOptions, exact};
 use crate::codec::Query;
 
@@ -75,7 +75,7 @@ impl Searcher<'_> {
     fn scans_many(&self, queries: usize, options: SearchOptions, filter: Filter) -> bool {
         let (rows, whole) = (self.matrix().rows(), self.matrix().layout().has_scales());
         let passing = filter.bits.map_or(rows, |(_, passing)| passing);
-        let hops = expansions(options.ef.max(options.k)) as f32 * rows as f32 / passing.max(1) as f32;
+        let hops = self.expansions(options.ef.max(options.k)) as f32 * rows as f32 / passing.max(1) as f32;
         let distances = hops * self.new_per_hop();
         whole && queries >= MANY && (passing as f32) < SCANNED_PER_DISTANCE * distances
     }

@@ -138,7 +138,7 @@ fn scan_words(
         std::mem::swap(ids, coming);
         rows.next_into(CHUNK, coming);
         // Where few rows pass the processor cannot guess which come next, and where all do it guesses too late.
-        coming.iter().for_each(|&row| matrix.prefetch(row));
+        matrix.prefetch(coming);
         matrix.score(kernels, query, ids, scores);
         scratch.distances += ids.len();
         append(kernels, floor, ids, &scores[..ids.len()], hits);

@@ -115,16 +115,17 @@ impl Visited {
         if self.log.len() < room {
             self.log.resize(2 * room, 0);
         }
-        let mut len = self.len;
+        // Slices of its own: where they lie is then not looked up again after every write.
+        let (bits, log, mut len) = (&mut self.bits[..], &mut self.log[..], self.len);
         for &node in nodes {
-            debug_assert!((node as usize) < self.bits.len() * 64);
+            debug_assert!((node as usize) < bits.len() * 64);
             // SAFETY: links are below the number of nodes: the builder makes them so and `check::structure` holds
             // files to it; `len` never passes `room`, which the log has.
             unsafe {
-                let word = self.bits.get_unchecked_mut(node as usize / 64);
+                let word = bits.get_unchecked_mut(node as usize / 64);
                 let new = !(*word >> (node % 64)) & 1;
                 *word |= 1 << (node % 64);
-                *self.log.get_unchecked_mut(len) = node;
+                *log.get_unchecked_mut(len) = node;
                 len += new as usize;
             }
         }

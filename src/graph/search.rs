@@ -8,10 +8,6 @@ use super::{Graph, exact};
 use crate::codec::{Matrix, Query, residual};
 use crate::kernel::{self, Kernels};
 
-/// Nodes expanded beyond `ef` and a quarter of it, for the turns before the beam is where the answers are and for what
-/// it expands needlessly: with them an `ef` finds what it finds in an HNSW that keeps its candidates in order.
-const APPROACH: usize = 16;
-
 /// Rows scanned in the time of one scored by a walk, which waits for it, tests whether it was met and keeps it in order.
 const SCANNED_PER_DISTANCE: f32 = 3.0;
 
@@ -23,6 +19,15 @@ pub struct Tuning {
     pub beam: usize,
     /// Part of `ef` that is scored again by the finer codec, 0 to 4; never less than twice the results wanted.
     pub rescored: f32,
+}
+
+impl Tuning {
+    /// Nodes that a search with an `ef` expands: a quarter more than that, and two beams for the turns before the beam is
+    /// where the answers are. So an `ef` finds what it finds in an HNSW that keeps its candidates in order, whatever the
+    /// beam expands needlessly.
+    pub fn expansions(self, ef: usize) -> usize {
+        ef.saturating_add(ef / 4 + 2 * self.beam)
+    }
 }
 
 impl Default for Tuning {
@@ -128,7 +133,7 @@ impl<'a> Searcher<'a> {
         scratch.query.clone_from(query);
         let want = options.k.min(n);
         let pool = self.pool(options);
-        let effort = Effort { hops: expansions(options.ef.max(want)), keep: pool, beam: self.tuning.beam };
+        let effort = Effort { hops: self.expansions(options.ef.max(want)), keep: pool, beam: self.tuning.beam };
         scratch.distances = 0;
         let walked = self.walk(effort, filter, scratch);
         let mut distances = scratch.distances;
@@ -140,6 +145,16 @@ impl<'a> Searcher<'a> {
         collect(walked && filter.bits.is_none() && filter.exclude.is_empty(), scratch, found);
         self.refine(finer, pool, options.k, scratch, found);
         SearchStats { distances, hops: scratch.hops }
+    }
+
+    /// Nodes that a search with an `ef` expands.
+    pub(super) fn expansions(&self, ef: usize) -> usize {
+        self.tuning.expansions(ef)
+    }
+
+    /// Bytes that walks read: codes and the links between all rows.
+    pub fn walked_bytes(&self) -> usize {
+        self.matrix.codes().len() + (self.graph.mean_degree() * self.graph.len() as f64) as usize * size_of::<u32>()
     }
 
     /// Candidates to find, of which the best are answered.
@@ -209,7 +224,7 @@ impl<'a> Searcher<'a> {
             let spare_scores = &mut spare.scores;
             ids.clear();
             ids.extend(found.iter().map(|&(node, _)| node));
-            ids.iter().for_each(|&node| finer.prefetch(node));
+            finer.prefetch(ids);
             room(scores, ids.len());
             if finer.layout().has_scales() {
                 scores.iter_mut().zip(&*found).for_each(|(score, found)| *score = found.1);
@@ -225,11 +240,6 @@ impl<'a> Searcher<'a> {
         }
         found.sort_unstable_by_key(rank);
     }
-}
-
-/// Nodes that a search with an `ef` expands.
-pub fn expansions(ef: usize) -> usize {
-    ef.saturating_add(ef / 4 + APPROACH)
 }
 
 /// Sets the bits of excluded nodes.

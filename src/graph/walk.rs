@@ -20,7 +20,7 @@ use crate::codec::{Matrix, Query};
 use crate::kernel::Kernels;
 
 /// How far a pool may grow beyond what it must keep before it is thinned.
-const SLACK: usize = 128;
+const SLACK: usize = 64;
 
 /// What a walk is to do.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +139,7 @@ fn descend(
         if links.is_empty() {
             return at;
         }
-        links.iter().for_each(|&link| matrix.prefetch(link));
+        matrix.prefetch(links);
         room(scores, links.len());
         matrix.score(kernels, query, links, scores);
         let best = kernels.argmax(&scores[..links.len()]);
@@ -272,7 +272,7 @@ fn gather(layer: impl Layer, matrix: &Matrix, nodes: Range<usize>, scratch: &mut
     for &node in &closed.ids[nodes] {
         let from = visited.len();
         visited.insert_all(layer.row(node));
-        visited.since(from).iter().for_each(|&id| matrix.prefetch(id));
+        matrix.prefetch(visited.since(from));
     }
 }
 

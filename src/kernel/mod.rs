@@ -251,6 +251,21 @@ pub fn prefetch<T>(values: &[T]) {
     }
 }
 
+/// Asks for the rows `ids` of a matrix whose rows are `stride` values long, without waiting for them. Rows that do not
+/// exist are not asked for by anybody: an address is all that a prefetch needs.
+#[inline(always)]
+pub fn prefetch_rows<T>(values: &[T], stride: usize, ids: &[u32]) {
+    let (first, bytes) = (values.as_ptr().cast::<u8>(), stride * size_of::<T>());
+    for &id in ids {
+        let row = first.wrapping_add(id as usize * bytes);
+        prefetch_line(row);
+        (LINE..bytes).step_by(LINE).for_each(|at| prefetch_line(row.wrapping_add(at)));
+        if !bytes.is_multiple_of(LINE / 2) {
+            prefetch_line(row.wrapping_add(bytes - 1)); // it may end in a line more than its length needs
+        }
+    }
+}
+
 /// Bytes that memory is fetched by.
 const LINE: usize = 64;
 
