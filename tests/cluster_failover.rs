@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use support::cluster::TestCluster;
+use support::cluster::{NODE_TIMEOUT, TestCluster};
 use support::releases::{NS, Named, fingerprint, page_key, publish_as, publish_users, record, spec};
 use tonnage::input::Id;
 use tonnage::kv::{ClusterKv, Kv, KvError, RedisOptions, SLOTS, slot_of};
@@ -95,7 +95,7 @@ fn is_on_first(manifest: &Manifest, row: u32) -> bool {
     slot_of(&page_key(manifest, row / slots)) < SLOTS / 3
 }
 
-/// Prints what readers saw of some slots after the kill, and returns when their last error was.
+/// Prints what readers saw of some slots since then, and returns when their last error was.
 fn report(name: &str, reads: &[Read], killed: Instant) -> Duration {
     let failed: Vec<_> = reads.iter().filter(|read| read.error.is_some()).collect();
     let since = |at: Instant| at.saturating_duration_since(killed);
@@ -104,7 +104,7 @@ fn report(name: &str, reads: &[Read], killed: Instant) -> Duration {
     let mut kinds: BTreeMap<&str, u32> = BTreeMap::new();
     failed.iter().for_each(|read| *kinds.entry(read.error.as_deref().unwrap()).or_default() += 1);
     eprintln!(
-        "{name}: {} reads, {} failed, from {:?} to {last:?} after the kill; the slowest took {slowest:?}",
+        "{name}: {} reads, {} failed, from {:?} to {last:?} later; the slowest took {slowest:?}",
         reads.len(),
         failed.len(),
         failed.first().map(|read| since(read.at)),
@@ -224,4 +224,78 @@ async fn a_publish_goes_on_when_a_master_is_killed_or_leaves_nothing() {
 #[tokio::test]
 async fn a_publish_that_is_killed_while_verified_leaves_nothing_and_can_be_repeated() {
     a_kill_while_publishing(1_500_000, 1_500_000).await;
+}
+
+#[tokio::test]
+async fn a_master_that_stands_still_holds_up_only_its_own_users() {
+    let cluster = TestCluster::start();
+    cluster.nodes().iter().for_each(|node| node.expect("CONFIG SET cluster-require-full-coverage no", "+OK"));
+    let kv = cluster.connect().await;
+    let manifest = publish_users(&kv, "a", Named::Dense, USERS).await;
+    activate(&kv, NS, "a").await.unwrap();
+    cluster.replicated();
+    let readers = [true, false].map(|first| Reader::start(cluster.url(), first));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    cluster.node(0).pause();
+    let stopped = Instant::now();
+    until_whole(&ClusterKv::connect(&cluster.other_url(), RedisOptions::default()).await.unwrap(), &manifest).await;
+    let taken_over = Instant::now();
+    cluster.node(0).resume();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    until_whole(&kv, &manifest).await; // its own requests too find the way, from a map that says nothing of it all
+    let [of_stopped, of_others] = readers.map(Reader::stop);
+    report("slots of the master that stood still", &of_stopped, stopped);
+    report("all other slots", &of_others, stopped);
+    let answered = |reads: &[Read], from: Instant, to: Instant| {
+        reads.iter().filter(|read| read.error.is_none() && from < read.at && read.at < to).count()
+    };
+    // before the others notice: nobody reads its users, and everybody else is read
+    let (after, before) = (stopped + NODE_TIMEOUT / 8, stopped + NODE_TIMEOUT / 2);
+    assert_eq!(answered(&of_stopped, after, before), 0);
+    assert!(answered(&of_others, stopped, before) > 50);
+    let refused = |read: &&Read| read.error.as_ref().is_some_and(|error| error.contains("ClusterDown"));
+    assert_eq!(of_others.iter().filter(refused).count(), 0, "without full coverage, others are served throughout");
+    assert!(answered(&of_stopped, taken_over, taken_over + Duration::from_secs(1)) > 50);
+}
+
+/// The worst that asynchronous replication can do: the replica that takes over has only a part of the active release.
+#[tokio::test]
+async fn a_replica_that_lagged_takes_over_without_a_wrong_vector() {
+    let mut cluster = TestCluster::start();
+    let kv = cluster.connect().await;
+    publish_users(&kv, "a", Named::Dense, USERS).await;
+    activate(&kv, NS, "a").await.unwrap();
+    cluster.replicated();
+    // 12 MB a master: more than what a replica that stands still finds in its socket when it goes on
+    let users = 3_000_000;
+    cluster.node(3).pause();
+    let manifest = publish_users(&kv, "b", Named::Dense, users).await;
+    let reader = UserVectors::open_release(kv.clone(), NS, "b").await.unwrap();
+    let activated = activate(&kv, NS, "b").await;
+    cluster.kill(0);
+    cluster.node(3).resume();
+    let keys: Vec<_> = (0..300).map(|n| format!("load:{n}").into_bytes()).collect();
+    kv.set_many(keys.iter().map(|key| (key.clone(), key.clone())).collect(), None).await.unwrap(); // until it is over
+
+    let (mut found, mut gone) = (0, 0);
+    for row in (0..users).step_by(9_973) {
+        match reader.get(&[Id::U64(u64::from(row))]).await {
+            Ok(got) => {
+                assert_eq!(got, [Some(record(manifest.fingerprint, row))], "row {row}");
+                found += 1;
+            }
+            Err(StoreError::MissingPage { .. }) => {
+                assert!(is_on_first(&manifest, row), "row {row} was not lost");
+                gone += 1;
+            }
+            Err(other) => panic!("row {row}: {other}"),
+        }
+    }
+    eprintln!("activation: {activated:?}; afterwards {found} users found, {gone} told to be gone, 0 wrong");
+    assert!(found > 0 && gone > 0);
+    // and it is not taken for whole by anybody who looks
+    assert!(matches!(verify(&kv, NS, &manifest).await, Err(StoreError::MissingPage { .. })));
+    assert!(activate(&kv, NS, "b").await.is_err());
+    publish_users(&kv, "c", Named::Dense, USERS).await;
+    activate(&kv, NS, "c").await.unwrap();
 }

@@ -225,6 +225,16 @@ async fn any_node_of_a_cluster_opens_it_and_no_other_server_does() {
     let error = refused(AnyKv::open(&format!("redis-cluster://me:hunter2@127.0.0.1:{port}")).await);
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
 
+    // with a password every node wants it
+    let ports: Vec<_> = cluster.nodes().iter().map(RedisServer::port).collect();
+    cluster.nodes().iter().for_each(|node| node.expect("CONFIG SET requirepass hunter2", "+OK"));
+    let error = refused(AnyKv::open(&format!("redis-cluster://127.0.0.1:{}", ports[1])).await);
+    assert!(error.to_string().contains("NOAUTH"), "{error}");
+    let kv = AnyKv::open(&format!("redis://:hunter2@127.0.0.1:{}", ports[1])).await.unwrap();
+    let entries: Vec<_> = (0..100).map(|n| (format!("key:{n}").into_bytes(), vec![n])).collect();
+    kv.set_many(entries, None).await.unwrap();
+    assert!(kv.compare_and_set(b"key:5", Some(&[5]), b"x", None).await.unwrap());
+
     let alone = RedisServer::start(&[]);
     assert!(matches!(AnyKv::open(&alone.url()).await.unwrap(), AnyKv::Redis(_)));
     let error = refused(AnyKv::open(&format!("redis-cluster://127.0.0.1:{}", alone.port())).await);

@@ -83,6 +83,11 @@ impl TestCluster {
         format!("redis-cluster://127.0.0.1:{}", self.nodes[0].port())
     }
 
+    /// The address of another.
+    pub fn other_url(&self) -> String {
+        format!("redis-cluster://127.0.0.1:{}", self.nodes[1].port())
+    }
+
     /// A client, with longer timeouts than the defaults: the test machine is busy.
     pub async fn connect(&self) -> ClusterKv {
         let patient =

@@ -6,39 +6,33 @@
 //!
 //! The one thing to know: the map of slots is a guess that servers correct. A key that has moved is answered with where
 //! to (`MOVED`, for good; `ASK`, while its slot is on its way), the answer is followed, and the map is read again. Only
-//! masters are asked, so no answer is ever older than the last write. What happens when one dies: see [`ClusterKv`].
+//! masters are asked. What happens when one dies: see [`ClusterKv`].
 
 mod shared;
 pub mod slots;
 mod topology;
+mod trouble;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ::redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+use ::redis::{RedisError, Value};
 use futures_util::future::{join_all, try_join_all};
 
 pub(super) use self::shared::SCHEME;
 use self::shared::Shared;
 use self::slots::{SlotRange, slot_of};
 use self::topology::Address;
+use self::trouble::{Patience, Trouble, Verdict};
 use super::command::{self, Command, Lane, Servers};
 use super::node::Node;
 use super::{KeyRange, Kv, KvError, KvStats, RedisKv, RedisOptions};
 
-/// Redirections in a row before a call is given up. A key on its way needs two; more means that nodes contradict each
-/// other, which settles within a few of their heartbeats or not at all.
-const MOST_HOPS: u32 = 16;
-
-/// How long a load waits before it tries again where a master does not answer: a tenth of a second is little in a
-/// failover, which takes seconds.
-const PAUSE: Duration = Duration::from_millis(100);
-
 /// A Redis (or Valkey) Cluster. Cheap to clone: clones share connections and the map of slots.
 ///
-/// It belongs to the tokio runtime it was connected on. When a master is lost, reads of its slots fail, after one retry,
-/// until its replica has taken over; whoever asks has no time to wait. (Unless `cluster-require-full-coverage` is `no`,
+/// It belongs to the tokio runtime it was connected on. When a master is lost, reads of its slots fail until its
+/// replica has taken over: after one retry, or after a timeout, for whoever asks has no time to wait. (Unless `cluster-require-full-coverage` is `no`,
 /// servers refuse all other slots too, in the moment between the loss being noticed and the election.) Loads, which
 /// are [`set_many`](Kv::set_many), [`persist_many`](Kv::persist_many) and [`delete_many`](Kv::delete_many), try again for
 /// three times [`RedisOptions::bulk_timeout_ms`], longer than a failover under the default `cluster-node-timeout` of
@@ -147,6 +141,8 @@ impl ClusterKv {
         trouble: &mut Trouble,
     ) -> Option<Address> {
         let explain = || from.node.explain(lane, error.clone());
+        // whoever has waited for as long as a request may take does not wait again
+        let is_over = lane == Lane::Requests && error.is_timeout();
         match Verdict::of(error, &from.address) {
             Verdict::Ask(to) => {
                 trouble.redirected = true;
@@ -159,7 +155,7 @@ impl ClusterKv {
             Verdict::NotDone => {
                 trouble.wait.get_or_insert_with(explain);
             }
-            Verdict::Unknown if command.is_repeatable() => {
+            Verdict::Unknown if command.is_repeatable() && !is_over => {
                 trouble.wait.get_or_insert_with(explain);
             }
             Verdict::Unknown | Verdict::Refused => {
@@ -238,89 +234,6 @@ impl Group {
     async fn send(&self, lane: Lane, commands: &[Command<'_>]) -> Vec<Result<Value, RedisError>> {
         let own: Vec<_> = self.indices.iter().map(|&index| commands[index]).collect();
         self.node.send(lane, &own, self.asking).await
-    }
-}
-
-/// What stood in the way of a round.
-#[derive(Default)]
-struct Trouble {
-    redirected: bool,
-    map_is_old: bool,
-    /// Something that may pass.
-    wait: Option<KvError>,
-    /// Something that will not, or after which a second try might answer wrongly.
-    end: Option<KvError>,
-}
-
-/// What an error of one command means for it.
-enum Verdict {
-    /// Its slot is at another node.
-    Moved(u16, Address),
-    /// Its slot is being moved, and the key is there already or nowhere.
-    Ask(Address),
-    /// The server did nothing, and says that it may later.
-    NotDone,
-    /// No answer: it may have been done.
-    Unknown,
-    /// The server will not, ever.
-    Refused,
-}
-
-impl Verdict {
-    fn of(error: &RedisError, asked: &Address) -> Self {
-        use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
-        let target = || {
-            let (node, slot) = error.redirect_node()?;
-            Some((slot, Address::parse(node, asked)?)).filter(|&(slot, _)| slot < slots::SLOTS)
-        };
-        match error.kind() {
-            ErrorKind::Server(Moved) => target().map_or(Self::Refused, |(slot, to)| Self::Moved(slot, to)),
-            ErrorKind::Server(Ask) => target().map_or(Self::Refused, |(_, to)| Self::Ask(to)),
-            ErrorKind::Server(ClusterDown | TryAgain | BusyLoading | MasterDown | ReadOnly) => Self::NotDone,
-            // it was never sent
-            ErrorKind::Io if error.is_connection_refusal() => Self::NotDone,
-            ErrorKind::Io => Self::Unknown,
-            _ => Self::Refused,
-        }
-    }
-}
-
-/// How often and how long a call goes on in the face of trouble.
-struct Patience {
-    lane: Lane,
-    hops: u32,
-    waits: u32,
-    total: Duration,
-    until: Option<Instant>,
-}
-
-impl Patience {
-    fn new(lane: Lane, options: &RedisOptions) -> Self {
-        let total = Duration::from_millis(options.bulk_timeout_ms.saturating_mul(3));
-        Self { lane, hops: 0, waits: 0, total, until: None }
-    }
-
-    fn hop(&mut self, error: KvError) -> Result<(), KvError> {
-        self.hops += 1;
-        if self.hops > MOST_HOPS { Err(error) } else { Ok(()) }
-    }
-
-    /// A request tries once more, at once. A load, until its time is over; it counts from the first trouble.
-    async fn wait(&mut self, error: KvError) -> Result<(), KvError> {
-        self.waits += 1;
-        match self.lane {
-            Lane::Requests if self.waits > 1 => Err(error),
-            Lane::Requests => Ok(()),
-            Lane::Bulk => {
-                let now = Instant::now();
-                let until = *self.until.get_or_insert_with(|| now.checked_add(self.total).unwrap_or(now));
-                if now >= until {
-                    return Err(error);
-                }
-                tokio::time::sleep(PAUSE).await;
-                Ok(())
-            }
-        }
     }
 }
 
