@@ -9,7 +9,7 @@ use tonnage::input::Id;
 use tonnage::kv::{Kv, KvError, RedisKv, RedisOptions};
 use tonnage::store::{Addressing, Ids, StoreError, UserVectors, Users, activate, current, publish, verify};
 
-on_both_homes!(
+on_every_home!(
     a_slot_of_another_release_is_refused,
     a_cut_or_lost_page_is_an_error_and_not_an_absent_user,
     a_page_in_the_place_of_another_is_refused,

@@ -29,7 +29,7 @@ pub struct Args {
     /// User ids, one a vector [default: a column of --users, else row numbers]
     #[arg(long, value_name = "FILE")]
     ids: Option<PathBuf>,
-    /// Where users are kept: redis://host:port/db, or the path of an embedded file
+    /// Where users are kept: redis://host:port/db, redis-cluster://host:port, or the path of an embedded file
     #[arg(long, value_name = "STORE")]
     store: String,
     /// Prefix of every key

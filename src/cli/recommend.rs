@@ -25,7 +25,7 @@ pub struct Args {
     /// The index file
     #[arg(long, value_name = "FILE")]
     index: PathBuf,
-    /// Where users are kept: redis://host:port/db, or the path of an embedded file
+    /// Where users are kept: redis://host:port/db, redis-cluster://host:port, or the path of an embedded file
     #[arg(long, value_name = "STORE")]
     store: String,
     /// Prefix of every key
