@@ -1,11 +1,12 @@
 //! Bytes by key: the one door to whatever keeps the users' side.
 //!
 //! [`Kv`] has three homes, a Redis server ([`RedisKv`]), a cluster of them ([`ClusterKv`]) and a file of our own
-//! ([`EmbeddedKv`]), and everything above it is written once. It uses core Redis commands only (no Lua, no modules, no `KEYS`), so that it runs on managed servers.
+//! ([`EmbeddedKv`]), and everything above it is written once. It uses core Redis commands only (no Lua, no modules, no
+//! `KEYS`), so that it runs on managed servers.
 //!
 //! The one thing to know: a method takes many keys because a round trip costs more than the work. One call is one trip
-//! for reads; a write call that is larger than the in-flight bound is split, and is then **not** atomic: after an error
-//! any part of it may have been written.
+//! for reads, in a cluster one to each master at the same time; a write call that is larger than the in-flight bound is
+//! split, and is then **not** atomic: after an error any part of it may have been written.
 
 mod cluster;
 mod command;
