@@ -8,7 +8,7 @@ use std::time::Duration;
 use support::cluster::TestCluster;
 use support::releases::{NS, fingerprint};
 use tonnage::codec::Codec;
-use tonnage::kv::memory::{Dataset, Expiry, Keys, Names};
+use tonnage::kv::memory::{Dataset, Expiry};
 use tonnage::kv::{Shard, ShardLoad, probe, shard_loads};
 use tonnage::store::{Addressing, Ids, Manifest, ReleaseSpec, Users, activate, publish};
 
@@ -24,11 +24,6 @@ fn pages(manifest: &Manifest) -> Vec<(Vec<u8>, usize)> {
     let users = |page: u32| slots.min(USERS - page * slots) as usize;
     let key = |page| support::releases::page_key(manifest, page);
     (0..USERS.div_ceil(slots)).map(|page| (key(page), users(page) * 68)).collect()
-}
-
-fn groups(load: &ShardLoad, expiry: Expiry) -> Vec<Keys> {
-    let group = |(&(key_bytes, value_bytes), &count)| Keys::strings(Names::same(key_bytes, count), value_bytes, expiry);
-    load.keys.iter().map(group).collect()
 }
 
 /// A shard before anything is written.
@@ -99,7 +94,7 @@ async fn every_shard_uses_what_the_names_of_its_keys_say() {
     let mut datasets = Vec::new();
     for ((dataset, buffers), load) in begun.iter().zip(&loads) {
         let mut dataset = dataset.clone();
-        let groups = groups(load, Expiry::Set);
+        let groups = load.strings(Expiry::Set);
         groups.iter().for_each(|group| dataset.add(group));
         datasets.push((dataset, groups, backlog(*buffers)));
     }

@@ -26,7 +26,7 @@ struct Inner {
 }
 
 impl Node {
-    /// Connects when first used. A connection that cannot be made is tried `again` so often before what waits for it fails.
+    /// Connects when first used. A connection that fails is tried `again` so often before what waits for it fails too.
     pub(super) fn new(client: Client, options: RedisOptions, again: usize) -> Result<Self, KvError> {
         let info = client.get_connection_info();
         let home = format!("redis://{}/{}", info.addr(), info.redis_settings().db());

@@ -31,12 +31,12 @@ use super::{KeyRange, Kv, KvError, KvStats, RedisKv, RedisOptions};
 
 /// A Redis (or Valkey) Cluster. Cheap to clone: clones share connections and the map of slots.
 ///
-/// It belongs to the tokio runtime it was connected on. When a master is lost, reads of its slots fail until its
-/// replica has taken over: after one retry, or after a timeout, for whoever asks has no time to wait. (Unless `cluster-require-full-coverage` is `no`,
-/// servers refuse all other slots too, in the moment between the loss being noticed and the election.) Loads, which
-/// are [`set_many`](Kv::set_many), [`persist_many`](Kv::persist_many) and [`delete_many`](Kv::delete_many), try again for
-/// three times [`RedisOptions::bulk_timeout_ms`], longer than a failover under the default `cluster-node-timeout` of
-/// 15 s; a deletion whose answer was lost and is repeated may count too few.
+/// It belongs to the tokio runtime it was connected on. When a master is lost, reads of its slots fail until its replica
+/// has taken over: after one retry, or after a timeout, for whoever asks has no time to wait. (Unless
+/// `cluster-require-full-coverage` is `no`, servers refuse all other slots too, in the moment between the loss being
+/// noticed and the election.) Loads, which are [`set_many`](Kv::set_many), [`persist_many`](Kv::persist_many) and
+/// [`delete_many`](Kv::delete_many), try again for three times [`RedisOptions::bulk_timeout_ms`], longer than a failover
+/// under the default `cluster-node-timeout` of 15 s; a deletion whose answer was lost and is repeated may count too few.
 /// [`compare_and_set`](Kv::compare_and_set) is tried again only where a server says that it did nothing.
 ///
 /// Replication is asynchronous: what a master confirmed just before it died may be gone. Whoever needs to know reads it

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use super::super::memory::{Expiry, Keys, Names};
+
 /// Slots of a cluster.
 pub const SLOTS: u16 = 16_384;
 
@@ -29,6 +31,13 @@ impl ShardLoad {
     /// Keys of any length.
     pub fn count(&self) -> u64 {
         self.keys.values().sum()
+    }
+
+    /// The same for the memory model, if all values are strings.
+    pub fn strings(&self, expiry: Expiry) -> Vec<Keys> {
+        let group =
+            |(&(key_bytes, value_bytes), &count)| Keys::strings(Names::same(key_bytes, count), value_bytes, expiry);
+        self.keys.iter().map(group).collect()
     }
 }
 

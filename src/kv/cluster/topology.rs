@@ -222,7 +222,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_reply_makes_it_panic(ranges in proptest::collection::vec((-9_i64..20_000, -9_i64..20_000, ".{0,9}", -9_i64..70_000), 0..9)) {
+        fn no_reply_makes_it_panic(
+            ranges in proptest::collection::vec((-9_i64..20_000, -9_i64..20_000, ".{0,9}", -9_i64..70_000), 0..9),
+        ) {
             let ranges = ranges.iter().map(|(first, last, host, port)| range(*first, *last, &[node_of(host, *port)]));
             let _ = parse(ranges.collect());
         }
