@@ -24,6 +24,12 @@ impl Pool {
         self.scores.push(score);
     }
 
+    /// Takes in all of another pool, which is empty then.
+    pub fn append(&mut self, other: &mut Self) {
+        self.ids.append(&mut other.ids);
+        self.scores.append(&mut other.scores);
+    }
+
     /// The candidates, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, f32)> {
         self.ids.iter().copied().zip(self.scores.iter().copied())

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::scratch::{Scratch, rank};
-use super::walk::{Effort, Gate, enter, room, walk};
+use super::walk::{Effort, Gate, enter, room, thin, walk};
 use super::{Graph, exact};
 use crate::codec::{Matrix, Query, residual};
 use crate::kernel::{self, Kernels};
@@ -142,7 +142,8 @@ impl<'a> Searcher<'a> {
             exact::scan(&self.matrix, self.kernels, pool, filter, scratch);
             distances += scratch.distances;
         }
-        collect(walked && filter.bits.is_none() && filter.exclude.is_empty(), scratch, found);
+        let open = walked && filter.bits.is_none() && filter.exclude.is_empty();
+        collect(open, pool, self.kernels, scratch, found);
         self.refine(finer, pool, options.k, scratch, found);
         SearchStats { distances, hops: scratch.hops }
     }
@@ -254,12 +255,17 @@ fn bar(exclude: &[u32], n: usize, barred: &mut Vec<u64>) {
     }
 }
 
-/// Puts the candidates of an open walk, or of a filtered walk or scan, into `found`.
-fn collect(open: bool, scratch: &Scratch, found: &mut Vec<(u32, f32)>) {
-    found.clear();
+/// Puts about the best `keep` candidates of an open walk, or of a filtered walk or scan, into `found`.
+fn collect(open: bool, keep: usize, kernels: &Kernels, scratch: &mut Scratch, found: &mut Vec<(u32, f32)>) {
+    let Scratch { open: unexpanded, closed, hits, spare, .. } = scratch;
     if open {
-        found.extend(scratch.met());
-    } else {
-        found.extend(scratch.hits.iter());
+        closed.append(unexpanded);
     }
+    let met = if open { closed } else { hits };
+    // Most need not be sorted to be told from the best.
+    if met.len() > keep {
+        thin(kernels, keep, met, spare);
+    }
+    found.clear();
+    found.extend(met.iter());
 }
