@@ -13,7 +13,7 @@ use tonnage::codec::{Codec, Metric, record};
 use tonnage::input::{Ids, Vectors};
 use tonnage::plan::Verdict;
 use tonnage::plan::heldout::{Case, read_cases};
-use tonnage::plan::quality::{ItemForm, QualitySpec, Worth, measure};
+use tonnage::plan::quality::{Exact, ItemForm, Jury, QualitySpec, Worth};
 
 const DIM: usize = 20;
 const ITEMS: usize = 700;
@@ -70,6 +70,12 @@ fn prepared(metric: Metric, values: &[f32]) -> Vec<Vec<f32>> {
     rows
 }
 
+/// What exact vectors are worth.
+fn finest(table: &[Exact]) -> Worth {
+    let form = ItemForm { codec: Codec::F32, finer: None };
+    table.iter().find(|exact| (exact.items, exact.users) == (form, Codec::F32)).unwrap().worth
+}
+
 fn means(worth: &Worth) -> [f64; 3] {
     [worth.recall.mean, worth.hit_rate.unwrap().mean, worth.ndcg.unwrap().mean]
 }
@@ -100,16 +106,16 @@ fn every_pair_of_codecs_is_worth_what_scoring_one_by_one_says() {
         let (items, users) = (prepared(metric, &items), prepared(metric, &users));
         let cases = cases(&items, &users);
         let (item_file, user_file) = (open("items.npy"), open("users.npy"));
-        let spec =
-            QualitySpec { items: &item_file, ids: None, users: &user_file, metric, k: K, cases: &cases, index: None };
+        let spec = QualitySpec { items: &item_file, ids: None, users: &user_file, metric, k: K, cases: &cases };
         let mut last = 0.0;
-        let quality = measure(&spec, &mut |part| {
+        let jury = Jury::new(spec).unwrap();
+        let table = jury.exact(&mut |part| {
             assert!(part >= last && part <= 1.0);
             last = part;
-        })
-        .unwrap();
-        assert_eq!((last, quality.users, quality.exact.len()), (1.0, (USERS, USERS), 24));
-        for exact in &quality.exact {
+        });
+        let table = table.unwrap();
+        assert_eq!((last, jury.users(), table.len()), (1.0, USERS, 24));
+        for exact in &table {
             // What residuals leave does not show: their items are as good as exact, but for candidates that were lost.
             let kept = if exact.items.finer.is_some() { Codec::F32 } else { exact.items.codec };
             let slow = slowly(metric, &items, &users, (kept, exact.users), &cases);
@@ -120,7 +126,7 @@ fn every_pair_of_codecs_is_worth_what_scoring_one_by_one_says() {
                 assert!((got - slow).abs() <= near + lost, "{metric} {exact:?}: {got} for {slow}");
             }
         }
-        let finest = quality.of(ItemForm { codec: Codec::F32, finer: None }, Codec::F32).unwrap();
+        let finest = finest(&table);
         assert_eq!(finest.recall.mean, 1.0);
         assert_eq!(finest.recall.against(0.99), Verdict::Open, "90 users cannot tell 0.99");
     }
@@ -140,28 +146,28 @@ fn on_bundled_data_the_index_is_worth_what_it_measured_of_itself() {
     let spec = BuildSpec { ids: Some(&item_ids), ..BuildSpec::new(&items, Metric::Dot) };
     let spec = BuildSpec { users: Some(&users), ..spec };
     let (index, _) = build(&spec, &folder.path().join("debian.tng"), &|_| ()).unwrap();
-    let spec = QualitySpec {
-        items: &items,
-        ids: Some(&item_ids),
-        users: &users,
-        metric: Metric::Dot,
-        k: 10,
-        cases: &cases,
-        index: Some(&index),
-    };
-    let quality = measure(&spec, &mut |_| ()).unwrap();
-    assert_eq!(quality.served.len(), 4 * index.profile().rungs.len());
-    for rung in &index.profile().rungs {
-        let served = quality.served.iter().find(|s| (s.ef, s.users) == (rung.ef, Codec::F32)).unwrap();
+    let spec =
+        QualitySpec { items: &items, ids: Some(&item_ids), users: &users, metric: Metric::Dot, k: 10, cases: &cases };
+    let jury = Jury::new(spec).unwrap();
+    let served = jury.served(&index, &mut |_| ()).unwrap();
+    let ladder = &index.profile().rungs[..served.len() / 4];
+    assert!(ladder.len() >= 3, "{served:?}");
+    for rung in ladder {
+        let served = served.iter().find(|s| (s.ef, s.users) == (rung.ef, Codec::F32)).unwrap();
         let recall = served.worth.recall;
         assert!(recall.low <= rung.recall_at_10 && rung.recall_at_10 <= recall.high, "{rung:?} {recall:?}");
     }
-    let exact = quality.of(ItemForm { codec: Codec::F32, finer: None }, Codec::F32).unwrap();
+    let exact = finest(&jury.exact(&mut |_| ()).unwrap());
     let hits = exact.hit_rate.unwrap();
     // data/debian/README.md
     assert!(hits.low <= 0.571 && 0.571 <= hits.high, "{hits:?}");
     let ndcg = exact.ndcg.unwrap();
     assert!(0.2 < ndcg.mean && ndcg.mean < hits.mean, "{ndcg:?}");
+    // no loss, and no more certainty of it than so many users give
+    let lost = exact.ndcg_lost.unwrap();
+    assert!(lost > 0.0 && lost < 0.01, "{lost}");
+    let little = served.iter().find(|s| (s.ef, s.users) == (10, Codec::Int4)).unwrap().worth.ndcg_lost.unwrap();
+    assert!(little > 2.0 * lost, "{little}");
 }
 
 #[test]
@@ -176,16 +182,8 @@ fn an_index_of_other_items_is_refused() {
         build(&spec, &path("items.tng"), &|_| ()).unwrap().0
     };
     let refusal = |index: Index| {
-        let spec = QualitySpec {
-            items: &items,
-            ids: None,
-            users: &items,
-            metric: Metric::Dot,
-            k: 10,
-            cases: &[],
-            index: Some(&index),
-        };
-        measure(&spec, &mut |_| ()).unwrap_err()
+        let spec = QualitySpec { items: &items, ids: None, users: &items, metric: Metric::Dot, k: 10, cases: &[] };
+        Jury::new(spec).unwrap().served(&index, &mut |_| ()).unwrap_err()
     };
     assert!(matches!(refusal(build(&fewer, None)), CatalogError::Input(_)));
     let ids = Ids::U64((1000..1060).collect());

@@ -234,7 +234,7 @@ impl Kv for EmbeddedKv {
 
     async fn stats(&self) -> Result<KvStats, KvError> {
         let length = std::fs::metadata(&*self.path).map_err(|e| trouble(&self.path, &redb::Error::Io(e)))?.len();
-        Ok(KvStats { version: "redb 4".to_owned(), used_bytes: length, limit_bytes: None, eviction: None })
+        Ok(KvStats { version: "redb 4".to_owned(), used_bytes: length, limit_bytes: None, eviction: None, cpu: None })
     }
 }
 

@@ -51,6 +51,9 @@ pub struct KvStats {
     pub limit_bytes: Option<u64>,
     /// Redis: `maxmemory_policy`. `None` for a file, which never evicts.
     pub eviction: Option<String>,
+    /// Redis: processor time that the thread which runs commands has taken so far, where the server tells (6.2 and
+    /// later). `None` for a file: the work is the caller's own.
+    pub cpu: Option<Duration>,
 }
 
 /// Bytes by key. Methods take `&self` and may be called concurrently; answers come in the order of the keys.

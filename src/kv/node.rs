@@ -170,6 +170,10 @@ impl Node {
             used_bytes,
             limit_bytes: info.get("maxmemory").filter(|&limit: &u64| limit > 0),
             eviction: info.get("maxmemory_policy"),
+            cpu: info
+                .get::<f64>("used_cpu_user_main_thread")
+                .zip(info.get::<f64>("used_cpu_sys_main_thread"))
+                .and_then(|(user, system)| Duration::try_from_secs_f64(user + system).ok()),
         })
     }
 }

@@ -3,15 +3,23 @@
 //! [`quality`] and [`cost`] measure, on the given vectors and on this machine; nothing in them is a constant from
 //! elsewhere.
 
+pub mod cost;
 mod estimate;
+mod file;
+#[cfg(test)]
+mod fixture;
 pub mod heldout;
+mod meter;
 pub mod modes;
 mod outcome;
 mod problem;
 pub mod quality;
+pub mod report;
+pub mod study;
 pub mod traffic;
 
 pub use estimate::{Estimate, Verdict};
+pub use file::{FORMAT, PlanFile, PlanFileError, Target};
 pub use modes::Mode;
 pub use outcome::{
     Cache, Change, Component, Constraint, Criterion, Entry, Outcome, Pages, Plan, Predicted, Publishing, Reason,

@@ -9,7 +9,8 @@ use super::{Estimate, Floor};
 use crate::codec::Codec;
 
 /// The answer to a problem.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// There is a plan.
     Fits {

@@ -316,6 +316,7 @@ impl Kv for ClusterKv {
             used_bytes,
             limit_bytes: smallest.map(|room| used_bytes + room * masters.len() as u64),
             eviction: (!policies.is_empty()).then(|| listed(policies)),
+            cpu: masters.iter().map(|master| master.cpu).sum(),
         })
     }
 }
