@@ -163,8 +163,8 @@ async fn a_forged_manifest_is_refused() {
         let got = current(&kv, NS).await;
         assert!(matches!(got, Err(StoreError::Corrupt { .. })), "{to}: {got:?}");
     }
-    put(&kv, b"t:r:a", sealed(&json.replace(r#""format":1"#, r#""format":2"#))).await;
-    assert!(matches!(current(&kv, NS).await, Err(StoreError::Format { expected: 1, got: 2 })));
+    put(&kv, b"t:r:a", sealed(&json.replace(r#""format":2"#, r#""format":3"#))).await;
+    assert!(matches!(current(&kv, NS).await, Err(StoreError::Format { expected: 2, got: 3 })));
     // what holds together and is merely wrong finds no such page, or a slot of another size
     put(&kv, b"t:r:a", sealed(&json.replace(r#""dim":8"#, r#""dim":65536"#).replace(&slots, r#""slots":1"#))).await;
     let reader = UserVectors::open(kv.clone(), NS).await.unwrap();

@@ -9,6 +9,7 @@ mod inspect;
 mod out;
 mod publish;
 mod recommend;
+mod releases;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -20,7 +21,7 @@ use crate::store::StoreError;
 /// Embedding retrieval inside the memory you have.
 ///
 /// After training: `build` quantizes item vectors and makes an index file. Going online: `publish` loads user vectors
-/// into Redis or an embedded store. At each request: `recommend` answers. `demo` does all of it on bundled data.
+/// into Redis or an embedded store, `releases` lists, switches and removes them. At each request: `recommend` answers. `demo` does all of it on bundled data.
 #[derive(Debug, Parser)]
 #[command(name = "tonnage", version, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -46,6 +47,7 @@ enum Verb {
     Build(build::Args),
     Inspect(inspect::Args),
     Publish(publish::Args),
+    Releases(releases::Args),
     Recommend(recommend::Args),
     Demo(demo::Args),
     /// Print a completion script for a shell
@@ -62,6 +64,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Verb::Build(args) => build::run(args, out),
         Verb::Inspect(args) => inspect::run(args, out),
         Verb::Publish(args) => publish::run(args, out),
+        Verb::Releases(args) => releases::run(args, out),
         Verb::Recommend(args) => recommend::run(args, out),
         Verb::Demo(args) => demo::run(args, out),
         Verb::Completions { shell } => {

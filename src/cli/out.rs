@@ -1,6 +1,7 @@
 //! Tables, JSON and progress.
 
 use std::io::Write;
+use std::time::Duration;
 
 use comfy_table::{CellAlignment, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -56,6 +57,16 @@ pub fn bytes(bytes: u64) -> String {
     let units = [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)];
     let unit = units.iter().find(|(_, size)| bytes as f64 >= *size);
     unit.map_or_else(|| format!("{bytes} B"), |(name, size)| format!("{:.2} {name}", bytes as f64 / size))
+}
+
+/// `7322` seconds as `2 h 2 min`.
+pub fn age(age: Duration) -> String {
+    match age.as_secs() {
+        s @ 0..60 => format!("{s} s"),
+        s @ 60..3_600 => format!("{} min", s / 60),
+        s @ 3_600..86_400 => format!("{} h {} min", s / 3_600, s / 60 % 60),
+        s => format!("{} d {} h", s / 86_400, s / 3_600 % 24),
+    }
 }
 
 /// A bar on standard error; nothing at all when that is not a terminal.

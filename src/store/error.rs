@@ -83,6 +83,38 @@ pub enum StoreError {
         /// The release that was not activated.
         name: String,
     },
+    /// The release is in a state in which that cannot be done.
+    #[error("release {name} is {state}: {remedy}")]
+    WrongState {
+        /// The release's name.
+        name: String,
+        /// Its state.
+        state: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Nothing to go back to.
+    #[error("namespace {ns} has no previous release; publish one, or activate one by its name")]
+    NoPrevious {
+        /// The namespace.
+        ns: String,
+    },
+    /// Someone else is publishing.
+    #[error("{other} is being published in {ns}; wait for it, or, if its publisher died, {lease_s:.1} s")]
+    Busy {
+        /// The namespace.
+        ns: String,
+        /// The release being published.
+        other: String,
+        /// How long a dead publisher is taken for a living one.
+        lease_s: f64,
+    },
+    /// This publisher was too slow, and no one knows who else published meanwhile.
+    #[error("nothing was heard of this publisher for {lease_s:.1} s, so others may publish; start again")]
+    LeaseLost {
+        /// How long it may be silent.
+        lease_s: f64,
+    },
     /// A namespace or a release name that cannot stand in a key.
     #[error("{what} {got:?}: expected 1 to {longest} of A-Z a-z 0-9 . _ -")]
     BadName {

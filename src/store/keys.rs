@@ -7,7 +7,7 @@ use super::StoreError;
 const LONGEST_NS: usize = 32;
 const LONGEST_NAME: usize = 64;
 
-/// The pointer: which release is current.
+/// The ledger, which begins with the pointer: which release is current.
 pub(super) fn pointer(ns: &str) -> Vec<u8> {
     format!("{ns}:current").into_bytes()
 }
@@ -15,6 +15,11 @@ pub(super) fn pointer(ns: &str) -> Vec<u8> {
 /// A release's manifest.
 pub(super) fn manifest(ns: &str, name: &str) -> Vec<u8> {
     format!("{ns}:r:{name}").into_bytes()
+}
+
+/// Who is publishing.
+pub(super) fn lease(ns: &str) -> Vec<u8> {
+    format!("{ns}:publisher").into_bytes()
 }
 
 /// One page of the release with that id.

@@ -11,12 +11,18 @@
 mod error;
 pub mod geometry;
 mod keys;
+mod layout;
+mod lease;
+mod ledger;
+mod lifecycle;
 mod page;
 mod publish;
 mod reader;
 mod release;
 
 pub use error::StoreError;
+pub use ledger::{Entry, Ledger, State, ledger};
+pub use lifecycle::{Listed, RemoveOptions, Removed, activate, gc, list, retire, rollback};
 pub use publish::{Encode, Ids, ReleaseSpec, Users, publish, verify};
 pub use reader::UserVectors;
-pub use release::{Addressing, FORMAT, Manifest, activate, current, release};
+pub use release::{Addressing, FORMAT, Growth, Manifest, current, release};

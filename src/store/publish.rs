@@ -11,9 +11,12 @@ use std::time::Duration;
 
 use twox_hash::XxHash3_64;
 
-use super::page::{self, FINGERPRINT_BYTES, HEADER_BYTES, Place};
-use super::release::{self, Addressing, FORMAT, Manifest};
-use super::{StoreError, geometry, keys};
+use super::layout::Layout;
+use super::lease::Lease;
+use super::ledger::{Entry, Ledger, State, now_s, update};
+use super::lifecycle::{RemoveOptions, remove_pages, remove_where};
+use super::release::{self, Manifest};
+use super::{StoreError, keys};
 use crate::codec::Codec;
 use crate::input::Id;
 use crate::kv::Kv;
@@ -23,10 +26,6 @@ use crate::kv::Kv;
 const BATCH_BYTES: usize = 4 << 20;
 /// Pages read back at a time: half a megabyte, which arrives within a request's timeout on any network.
 const VERIFY_PAGES: u32 = 64;
-/// Page names removed at a time after a failure.
-const REMOVE_PAGES: u32 = 10_000;
-/// Seeds tried before giving up; a second is needed once in 20,000 releases of a million users.
-const SEEDS: u64 = 8;
 
 /// What is to be published.
 #[derive(Clone, Debug)]
@@ -73,8 +72,9 @@ pub enum Ids<'a> {
 
 /// Publishes a release whole, or leaves nothing of it, and returns its manifest. It is not active yet.
 ///
-/// A name that is taken is refused, unless by the same release: then that one is verified and returned. `progress` is
-/// told how many users are written. Encoding runs on the calling task, so this belongs on a runtime of its own.
+/// A name that is taken is refused, unless by the same release: then that one is verified and returned. Of several
+/// publishers of a namespace one goes on, the others are told. `progress` is told how many users are written. Encoding
+/// runs on the calling task, so this belongs on a runtime of its own.
 pub async fn publish<K: Kv>(
     kv: &K,
     ns: &str,
@@ -84,23 +84,39 @@ pub async fn publish<K: Kv>(
 ) -> Result<Manifest, StoreError> {
     release::check_dim(spec.dim)?;
     let existing = release::find(kv, ns, &spec.name).await?;
-    let (manifest, rows) = lay_out(spec, users)?;
+    let layout = Layout::new(spec, users, None)?;
     if let Some(existing) = existing {
-        if existing.describe() != manifest.describe() {
-            return Err(StoreError::ReleaseExists {
-                name: existing.name.clone(),
-                expected: manifest.describe(),
-                got: existing.describe(),
-            });
-        }
-        verify(kv, ns, &existing).await?;
-        return Ok(existing);
+        return same_again(kv, ns, existing, &layout.manifest).await;
     }
-    let mut publishing = Publishing { kv, ns, spec, users, rows, manifest, written: 0 };
-    match publishing.run(progress).await {
-        Ok(()) => Ok(publishing.manifest),
+    let lease = Lease::take(kv, ns, &spec.name, spec.grace).await?;
+    let mut publishing = Publishing { kv, ns, spec, layout, lease, written: 0 };
+    let result = publishing.run(progress).await;
+    let result = match result {
+        Ok(()) => Ok(publishing.layout.manifest.clone()),
         Err(cause) => Err(publishing.give_up(cause).await),
+    };
+    publishing.lease.give_back().await;
+    result
+}
+
+async fn same_again<K: Kv>(kv: &K, ns: &str, existing: Manifest, wanted: &Manifest) -> Result<Manifest, StoreError> {
+    if existing.describe() != wanted.describe() {
+        return Err(StoreError::ReleaseExists {
+            name: existing.name.clone(),
+            expected: wanted.describe(),
+            got: existing.describe(),
+        });
     }
+    verify(kv, ns, &existing).await?;
+    // a publisher may have died between the manifest and the ledger
+    update(kv, ns, |ledger| {
+        if let Some(entry) = ledger.find_mut(&existing.name).filter(|entry| entry.state == State::Loading) {
+            (entry.state, entry.published_s) = (State::Waiting, Some(now_s()));
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(existing)
 }
 
 /// Reads every page of a release back and compares it with what was written.
@@ -130,184 +146,128 @@ pub async fn verify<K: Kv>(kv: &K, ns: &str, manifest: &Manifest) -> Result<(), 
     Ok(())
 }
 
-/// The rows of each page.
-enum Rows {
-    /// Page by page in order.
-    InOrder,
-    /// `rows[starts[page]..starts[page + 1]]`, by ascending fingerprint.
-    Grouped { starts: Vec<u32>, rows: Vec<u32> },
-}
-
-/// The manifest but for bytes and checksum, and which rows go where.
-fn lay_out(spec: &ReleaseSpec, users: &Users<'_>) -> Result<(Manifest, Rows), StoreError> {
-    if users.count == 0 {
-        return Err(StoreError::BadSpec { what: "users", expected: "at least 1".to_owned(), got: 0 });
-    }
-    let slot_bytes = spec.codec.bytes_per_vector(spec.dim as usize) + page::TAG_BYTES;
-    let (addressing, rows) = match users.ids {
-        Ids::Dense => {
-            let slots = geometry::dense_slots(slot_bytes);
-            (Addressing::Dense { slots }, Rows::InOrder)
-        }
-        Ids::Listed(id) => {
-            let mean = geometry::hashed_mean(HEADER_BYTES, FINGERPRINT_BYTES + slot_bytes);
-            let pages = (f64::from(users.count) / mean).ceil() as u32;
-            let (seed, rows) = group(users.count, id, pages)?;
-            (Addressing::Hashed { pages, seed }, rows)
-        }
-    };
-    let manifest = Manifest {
-        format: FORMAT,
-        name: spec.name.clone(),
-        fingerprint: spec.fingerprint,
-        id: release::id(&spec.name, spec.fingerprint),
-        codec: spec.codec,
-        dim: spec.dim,
-        users: users.count,
-        addressing,
-        bytes: 0,
-        checksum: 0,
-    };
-    Ok((manifest, rows))
-}
-
-/// Groups rows by page under the first seed that gives every user of a page a fingerprint of its own.
-fn group<'a>(count: u32, id: &dyn Fn(u32) -> Id<'a>, pages: u32) -> Result<(u64, Rows), StoreError> {
-    for seed in 0..SEEDS {
-        let place = |row| Place::of(id(row), seed, pages);
-        let (starts, mut rows) = by_page(count, pages, |row| place(row).page);
-        let clash = starts.windows(2).find_map(|ends| {
-            let rows = &mut rows[ends[0] as usize..ends[1] as usize];
-            rows.sort_by_cached_key(|&row| place(row).fingerprint);
-            let mut pairs = rows.windows(2);
-            pairs.find(|pair| place(pair[0]) == place(pair[1])).map(|pair| (pair[0], pair[1]))
-        });
-        match clash {
-            None => return Ok((seed, Rows::Grouped { starts, rows })),
-            Some((first, second)) if id(first) == id(second) => {
-                return Err(StoreError::DuplicateId { first, second });
-            }
-            Some(_) => {}
-        }
-    }
-    Err(StoreError::NoSeed { tries: SEEDS })
-}
-
-/// Counting sort: where each page's rows begin, and the rows. Two looks at each id instead of 12 more bytes for it.
-fn by_page(count: u32, pages: u32, page: impl Fn(u32) -> u32) -> (Vec<u32>, Vec<u32>) {
-    let mut starts = vec![0u32; pages as usize + 1];
-    for row in 0..count {
-        starts[page(row) as usize] += 1;
-    }
-    let mut sum = 0;
-    for start in &mut starts {
-        sum += *start;
-        *start = sum; // the page's end, for now
-    }
-    let mut rows = vec![0; count as usize];
-    for row in 0..count {
-        let end = &mut starts[page(row) as usize];
-        *end -= 1;
-        rows[*end as usize] = row;
-    }
-    (starts, rows)
-}
-
 struct Publishing<'p, 'u, K> {
     kv: &'p K,
     ns: &'p str,
     spec: &'p ReleaseSpec,
-    users: &'p Users<'u>,
-    rows: Rows,
-    manifest: Manifest,
+    layout: Layout<'p, 'u>,
+    lease: Lease<'p, K>,
     /// Pages that may have been written: those of every batch handed over.
     written: u32,
 }
 
 impl<K: Kv> Publishing<'_, '_, K> {
     async fn run(&mut self, progress: &mut (dyn FnMut(u32) + Send)) -> Result<(), StoreError> {
+        self.sweep().await?;
+        self.enter().await?;
+        self.write(progress).await?;
+        self.lease.renew().await?;
+        verify(self.kv, self.ns, &self.layout.manifest).await?;
+        self.lease.renew().await?;
+        self.announce().await
+    }
+
+    /// Removes what publishers left that died: this one has the lease, so whatever is loading is nobody's.
+    async fn sweep(&mut self) -> Result<(), StoreError> {
+        let loading = |entry: &Entry| entry.state == State::Loading;
+        remove_where(self.kv, self.ns, &loading, &RemoveOptions::default(), &mut |_, _| ()).await?;
+        self.lease.renew().await
+    }
+
+    /// Names the release in the ledger, before its first page is written.
+    async fn enter(&self) -> Result<(), StoreError> {
+        update(self.kv, self.ns, |ledger| {
+            self.may_enter(ledger)?;
+            ledger.put(Entry::of(&self.layout.manifest, State::Loading, self.spec.grace));
+            Ok(())
+        })
+        .await
+    }
+
+    fn may_enter(&self, ledger: &Ledger) -> Result<(), StoreError> {
+        let Manifest { name, id, .. } = &self.layout.manifest;
+        let wrong = |state, remedy| Err(StoreError::WrongState { name: name.clone(), state, remedy });
+        match ledger.find(name).map(|entry| entry.state) {
+            Some(State::Retiring) => return wrong("being removed", "clear up with `releases gc`, then publish again"),
+            Some(State::Rolling) => return wrong("being rolled in", "publish it with the same strategy as before"),
+            // its manifest is gone, or it would have been found: nothing of it can be read
+            Some(State::Active) => return wrong("active, but its manifest is gone", "publish under a new name"),
+            _ => {}
+        }
+        if ledger.releases.iter().any(|entry| entry.keys == *id && entry.name != *name && !entry.is_gone()) {
+            return wrong("one whose pages another release has taken over", "publish under a new name");
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, progress: &mut (dyn FnMut(u32) + Send)) -> Result<(), StoreError> {
         let mut checksum = XxHash3_64::with_seed(0);
         let (mut batch, mut batch_bytes, mut done) = (Vec::new(), 0, 0);
-        for page in 0..self.manifest.pages() {
-            let (value, users) = self.page(page)?;
+        for page in 0..self.layout.manifest.pages() {
+            let value = self.layout.page(page)?;
             checksum.write(&value);
-            self.manifest.bytes += value.len() as u64;
+            self.layout.manifest.bytes += value.len() as u64;
             batch_bytes += value.len();
-            done += users;
-            batch.push((keys::page(self.ns, &self.manifest.id, page), value));
-            if batch_bytes >= BATCH_BYTES || page + 1 == self.manifest.pages() {
+            done += self.layout.users_of(page);
+            batch.push((keys::page(self.ns, self.layout.manifest.keys(), page), value));
+            if batch_bytes >= BATCH_BYTES || page + 1 == self.layout.manifest.pages() {
+                self.lease.renew().await?;
                 self.written = page + 1;
                 self.kv.set_many(std::mem::take(&mut batch), Some(self.spec.grace)).await?;
                 batch_bytes = 0;
                 progress(done);
             }
         }
-        self.manifest.checksum = checksum.finish();
-        verify(self.kv, self.ns, &self.manifest).await?;
-        self.announce().await
+        self.layout.manifest.checksum = checksum.finish();
+        Ok(())
     }
 
-    /// The bytes of a page and how many users it has.
-    fn page(&self, page: u32) -> Result<(Vec<u8>, u32), StoreError> {
-        let in_order: Vec<u32>;
-        let rows = match (&self.rows, self.manifest.addressing) {
-            (Rows::Grouped { starts, rows }, _) => {
-                let page = page as usize;
-                &rows[starts[page] as usize..starts[page + 1] as usize]
-            }
-            (Rows::InOrder, addressing) => {
-                let slots = match addressing {
-                    Addressing::Dense { slots } => slots,
-                    Addressing::Hashed { .. } => 0,
-                };
-                let first = page * slots;
-                in_order = (first..self.users.count.min(first.saturating_add(slots))).collect();
-                &in_order
-            }
-        };
-        let (record_bytes, tag) = (self.manifest.record_bytes(), self.manifest.tag());
-        let mut records = vec![0; rows.len() * record_bytes];
-        (self.users.encode)(rows, &mut records).map_err(StoreError::Source)?;
-        let value = match (&self.users.ids, self.manifest.addressing) {
-            (Ids::Listed(id), Addressing::Hashed { pages, seed }) => {
-                let fingerprint = |&row: &u32| Place::of(id(row), seed, pages).fingerprint;
-                let fingerprints: Vec<u64> = rows.iter().map(fingerprint).collect();
-                let salt = self.manifest.salt(page);
-                page::hashed_page(&fingerprints, &records, record_bytes, tag, salt)
-            }
-            _ => page::dense_page(&records, record_bytes, tag),
-        };
-        Ok((value, rows.len() as u32))
-    }
-
-    /// Writes the manifest, if no other release of that name came first.
+    /// Writes the manifest, if no other release of that name came first, and says in the ledger that it is there.
     async fn announce(&self) -> Result<(), StoreError> {
-        let (kv, name) = (self.kv, &self.manifest.name);
+        let (kv, name) = (self.kv, &self.layout.manifest.name);
         let key = keys::manifest(self.ns, name);
-        let value = self.manifest.encode()?;
-        if kv.compare_and_set(&key, None, &value, Some(self.spec.grace)).await? {
-            return Ok(());
+        let value = self.layout.manifest.encode()?;
+        if !kv.compare_and_set(&key, None, &value, Some(self.spec.grace)).await? {
+            let got = release::release(kv, self.ns, name).await?.describe();
+            return Err(StoreError::ReleaseExists {
+                name: name.clone(),
+                expected: self.layout.manifest.describe(),
+                got,
+            });
         }
-        let other = release::release(kv, self.ns, name).await?;
-        if other == self.manifest {
-            return Ok(());
-        }
-        Err(StoreError::ReleaseExists { name: name.clone(), expected: self.manifest.describe(), got: other.describe() })
+        update(kv, self.ns, |ledger| {
+            let entry = ledger.find_mut(name).filter(|entry| entry.state == State::Loading);
+            let entry = entry.ok_or(StoreError::LeaseLost { lease_s: self.lease.seconds() })?;
+            (entry.state, entry.published_s) = (State::Waiting, Some(now_s()));
+            Ok(())
+        })
+        .await
     }
 
     /// Removes what was written. What cannot be removed expires.
     async fn give_up(&self, cause: StoreError) -> StoreError {
-        for first in (0..self.written).step_by(REMOVE_PAGES as usize) {
-            let pages = first..self.written.min(first.saturating_add(REMOVE_PAGES));
-            let keys = self.manifest.page_keys(self.ns, pages);
-            if self.kv.delete_many(&keys).await.is_err() {
-                return StoreError::LeftBehind {
-                    cause: Box::new(cause),
-                    pages: self.written,
-                    grace_s: self.spec.grace.as_secs(),
-                };
-            }
+        if matches!(cause, StoreError::LeaseLost { .. }) {
+            // someone else may be writing under the very same names
+            return self.left_behind(cause);
         }
-        cause
+        if self.clear().await.is_err() { self.left_behind(cause) } else { cause }
+    }
+
+    async fn clear(&self) -> Result<(), StoreError> {
+        let (kv, ns, Manifest { name, .. }) = (self.kv, self.ns, &self.layout.manifest);
+        let options = RemoveOptions::default();
+        remove_pages(kv, ns, self.layout.manifest.keys(), self.written, &options, &mut |_, _| ()).await?;
+        update(kv, ns, |ledger| {
+            if ledger.find(name).is_some_and(|entry| entry.state == State::Loading) {
+                ledger.remove(name);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn left_behind(&self, cause: StoreError) -> StoreError {
+        let cause = Box::new(cause);
+        StoreError::LeftBehind { cause, pages: self.written, grace_s: self.spec.grace.as_secs() }
     }
 }

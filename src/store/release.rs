@@ -1,4 +1,4 @@
-//! A release: its manifest, the pointer that makes one current, and the switch between them.
+//! A release as its manifest says it.
 
 use std::ops::Range;
 
@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use super::geometry::MAX_PAGE_BYTES;
-use super::{StoreError, keys, page};
+use super::{StoreError, keys, ledger, page};
 use crate::codec::Codec;
-use crate::kv::{KeyRange, Kv};
+use crate::kv::Kv;
 
 /// The newest format of pages and manifest that this code reads, and the one it writes.
-pub const FORMAT: u32 = 1;
+///
+/// 2 has `keys` and `memory`, and the ledger behind the pointer.
+pub const FORMAT: u32 = 2;
 
 /// No manifest is near as long; a longer value is not read as one.
 const LONGEST_MANIFEST: usize = 16 << 10;
 /// Beyond any embedding, and small enough that no size of a record overflows.
 const MOST_DIMENSIONS: u32 = 1 << 16;
-/// Keys of one persist call: names of a third of a megabyte, and about 20 ms (measured).
-const PERSIST_KEYS: u32 = 10_000;
 
 /// How a user's id leads to a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +63,21 @@ pub struct Manifest {
     /// XXH3-64 over all pages, in order.
     #[serde(with = "hex64")]
     pub checksum: u64,
+    /// The id in the pages' keys, when it is not its own: that of the release whose pages it has taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<String>,
+    /// What loading it was to cost the server, and did; `None` when nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Growth>,
+}
+
+/// By how much `used_memory` grew while a release was written, its pages still with a TTL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Growth {
+    /// As predicted before the first write.
+    pub predicted_bytes: u64,
+    /// As the server said afterwards, others' writes included.
+    pub actual_bytes: u64,
 }
 
 impl Manifest {
@@ -93,8 +108,13 @@ impl Manifest {
         (self.id_bits() << 16).wrapping_add(u64::from(page))
     }
 
+    /// The id in the pages' keys.
+    pub fn keys(&self) -> &str {
+        self.keys.as_deref().unwrap_or(&self.id)
+    }
+
     pub(super) fn page_keys(&self, ns: &str, pages: Range<u32>) -> Vec<Vec<u8>> {
-        pages.map(|page| keys::page(ns, &self.id, page)).collect()
+        pages.map(|page| keys::page(ns, self.keys(), page)).collect()
     }
 
     /// For a message: enough to see in what two releases of one name differ.
@@ -119,7 +139,7 @@ impl Manifest {
         Ok(format!("{checksum:016x}\n{json}").into_bytes())
     }
 
-    fn decode(value: &[u8], ns: &str, name: &str) -> Result<Self, StoreError> {
+    pub(super) fn decode(value: &[u8], ns: &str, name: &str) -> Result<Self, StoreError> {
         let what = || format!("manifest of {name} in {ns}");
         let text =
             (value.len() <= LONGEST_MANIFEST).then(|| std::str::from_utf8(value).ok()?.split_once('\n')).flatten();
@@ -133,7 +153,7 @@ impl Manifest {
         let malformed = |e: serde_json::Error| StoreError::corrupt(what(), &"a manifest", &e);
         // the version first: a later format may well have other fields
         let Version { format } = serde_json::from_str(json).map_err(malformed)?;
-        if format != FORMAT {
+        if !(1..=FORMAT).contains(&format) {
             return Err(StoreError::Format { expected: FORMAT, got: format });
         }
         let manifest: Self = serde_json::from_str(json).map_err(malformed)?;
@@ -157,7 +177,9 @@ impl Manifest {
             }
             Addressing::Hashed { pages, .. } => pages > 0,
         };
-        addressing && self.users > 0 && self.id == id(&self.name, self.fingerprint)
+        let keys = self.keys();
+        let keys = keys.len() == self.id.len() && keys.bytes().all(|digit| digit.is_ascii_hexdigit());
+        addressing && keys && self.users > 0 && self.id == id(&self.name, self.fingerprint)
     }
 }
 
@@ -189,58 +211,18 @@ pub(super) async fn find<K: Kv>(kv: &K, ns: &str, name: &str) -> Result<Option<M
 
 /// The manifest of the active release.
 pub async fn current<K: Kv>(kv: &K, ns: &str) -> Result<Manifest, StoreError> {
-    keys::check_ns(ns)?;
-    let Some(pointer) = get(kv, keys::pointer(ns)).await? else {
+    let ledger = ledger::ledger(kv, ns).await?;
+    let Some((id, name)) = ledger.current else {
         return Err(StoreError::NoActiveRelease { ns: ns.to_owned() });
     };
-    let text = String::from_utf8_lossy(&pointer);
-    let damaged = || StoreError::corrupt(format!("pointer of {ns}"), &"an id and a name", &format_args!("{text:?}"));
-    let (id, name) = text.split_once(' ').ok_or_else(damaged)?;
-    keys::check_name(name).map_err(|_| damaged())?;
-    let manifest = release(kv, ns, name).await?;
+    let manifest = release(kv, ns, &name).await?;
     if manifest.id != id {
         return Err(StoreError::corrupt(format!("pointer of {ns}"), &manifest.id, &id));
     }
     Ok(manifest)
 }
 
-/// Makes the release of that name the current one, and returns its manifest.
-///
-/// A published release carries a TTL until now; here it is taken off, the manifest's first, so that what stays for good
-/// can always be named, and every page is seen to be there before the pointer moves. Then the pointer is switched, unless
-/// someone else did so meanwhile. Doing it again does nothing.
-pub async fn activate<K: Kv>(kv: &K, ns: &str, name: &str) -> Result<Manifest, StoreError> {
-    keys::check_ns(ns)?;
-    let before = get(kv, keys::pointer(ns)).await?;
-    let manifest = release(kv, ns, name).await?;
-    if kv.persist_many(&[keys::manifest(ns, name)]).await? == 0 {
-        return Err(StoreError::NoRelease { ns: ns.to_owned(), name: name.to_owned() });
-    }
-    for first in (0..manifest.pages()).step_by(PERSIST_KEYS as usize) {
-        let pages = first..manifest.pages().min(first.saturating_add(PERSIST_KEYS));
-        let page_keys = manifest.page_keys(ns, pages);
-        if kv.persist_many(&page_keys).await? < page_keys.len() as u64 {
-            let page = first + first_missing(kv, page_keys).await?;
-            return Err(StoreError::MissingPage { release: manifest.name, page });
-        }
-    }
-    let after = format!("{} {}", manifest.id, manifest.name).into_bytes();
-    let pointer = keys::pointer(ns);
-    if before.as_ref() == Some(&after) || kv.compare_and_set(&pointer, before.as_deref(), &after, None).await? {
-        return Ok(manifest);
-    }
-    Err(StoreError::PointerMoved { ns: ns.to_owned(), name: name.to_owned() })
-}
-
-/// Every page has at least a byte, so the first key without one is the first page missing.
-async fn first_missing<K: Kv>(kv: &K, page_keys: Vec<Vec<u8>>) -> Result<u32, StoreError> {
-    let first_byte = |key| KeyRange { key, start: 0, end: 1 };
-    let ranges: Vec<KeyRange> = page_keys.into_iter().map(first_byte).collect();
-    let found = kv.get_ranges(&ranges).await?;
-    Ok(found.iter().position(Vec::is_empty).unwrap_or(0) as u32)
-}
-
-async fn get<K: Kv>(kv: &K, key: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
+pub(super) async fn get<K: Kv>(kv: &K, key: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
     Ok(kv.get_many(&[key]).await?.pop().flatten())
 }
 
@@ -250,15 +232,15 @@ struct Version {
 }
 
 /// JSON numbers stop being exact at 2^53 in most readers, so 64 bits are written as hex digits.
-mod hex64 {
+pub(super) mod hex64 {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
     #[allow(clippy::trivially_copy_pass_by_ref)] // the signature is serde's
-    pub(super) fn serialize<S: Serializer>(value: &u64, to: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::store) fn serialize<S: Serializer>(value: &u64, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&format_args!("{value:016x}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         let text = String::deserialize(from)?;
         u64::from_str_radix(&text, 16).map_err(D::Error::custom)
     }

@@ -1,0 +1,276 @@
+//! From published to gone: activate, roll back, retire, clear up.
+//!
+//! Each step is one change of the ledger by compare-and-set, before or after work on keys that are named by it. Killed
+//! between the two, the ledger still names what is left, and [`gc`] ends it.
+
+use std::time::{Duration, Instant};
+
+use super::ledger::{self, Entry, Ledger, State, now_s, update};
+use super::release::{self, Manifest};
+use super::{StoreError, keys, lease};
+use crate::kv::{KeyRange, Kv, KvError};
+
+/// Keys of one persist call: names of a third of a megabyte, and about 20 ms (measured).
+const PERSIST_KEYS: u32 = 10_000;
+/// Pages removed in one call. The server frees 8 KiB in about a microsecond, so a request waits a millisecond at most.
+const REMOVE_PAGES: u32 = 1_000;
+
+/// How fast pages are removed.
+#[derive(Clone, Debug)]
+pub struct RemoveOptions {
+    /// At most so many a second. 50,000: some 5 % of a server's time, and ten million users of 64 dimensions in two
+    /// seconds.
+    pub pages_per_s: u32,
+}
+
+impl Default for RemoveOptions {
+    fn default() -> Self {
+        Self { pages_per_s: 50_000 }
+    }
+}
+
+/// A release that was removed.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Removed {
+    /// Its name.
+    pub name: String,
+    /// In which state it was.
+    pub was: State,
+    /// Pages that were still there.
+    pub pages: u64,
+}
+
+/// A release as it is listed.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// What the ledger says.
+    pub entry: Entry,
+    /// Its manifest, when it is published whole and still there.
+    pub manifest: Option<Manifest>,
+}
+
+/// Every release that the ledger knows, oldest first, and the name of the one being published. Two round trips.
+pub async fn list<K: Kv>(kv: &K, ns: &str) -> Result<(Vec<Listed>, Option<String>), StoreError> {
+    let ledger = ledger::ledger(kv, ns).await?;
+    let mut names: Vec<Vec<u8>> = ledger.releases.iter().map(|entry| keys::manifest(ns, &entry.name)).collect();
+    names.push(keys::lease(ns));
+    let mut values = kv.get_many(&names).await?;
+    let publishing = values.pop().flatten().map(|value| lease::name_in(&value));
+    let mut listed = Vec::new();
+    for (entry, value) in ledger.releases.into_iter().zip(values) {
+        // a name may stand under a release that is gone and one that came after it
+        let value = value.filter(|_| entry.state != State::Retired);
+        let manifest = value.map(|value| Manifest::decode(&value, ns, &entry.name)).transpose()?;
+        listed.push(Listed { entry, manifest });
+    }
+    Ok((listed, publishing))
+}
+
+/// Makes the release of that name the current one, and returns its manifest.
+///
+/// A published release carries a TTL until now; here it is taken off, the manifest's first, so that what stays for good
+/// can always be named, and every page is seen to be there before the pointer moves. Then the pointer is switched, unless
+/// someone else did so meanwhile, or began to remove the release. Doing it again does nothing.
+pub async fn activate<K: Kv>(kv: &K, ns: &str, name: &str) -> Result<Manifest, StoreError> {
+    let before = ledger::ledger(kv, ns).await?;
+    can_be_activated(&before, name)?;
+    let manifest = release::release(kv, ns, name).await?;
+    if kv.persist_many(&[keys::manifest(ns, name)]).await? == 0 {
+        return Err(StoreError::NoRelease { ns: ns.to_owned(), name: name.to_owned() });
+    }
+    for first in (0..manifest.pages()).step_by(PERSIST_KEYS as usize) {
+        let pages = first..manifest.pages().min(first.saturating_add(PERSIST_KEYS));
+        let page_keys = manifest.page_keys(ns, pages);
+        if kv.persist_many(&page_keys).await? < page_keys.len() as u64 {
+            let page = first + first_missing(kv, page_keys).await?;
+            return Err(StoreError::MissingPage { release: manifest.name, page });
+        }
+    }
+    update(kv, ns, |ledger| {
+        can_be_activated(ledger, name)?;
+        let already = ledger.current() == Some(name);
+        if !already && ledger.current != before.current {
+            return Err(StoreError::PointerMoved { ns: ns.to_owned(), name: name.to_owned() });
+        }
+        if !already {
+            ledger.switch_to(&manifest);
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(manifest)
+}
+
+/// One that the ledger does not know was published by an earlier version; its manifest will tell.
+fn can_be_activated(ledger: &Ledger, name: &str) -> Result<(), StoreError> {
+    let refuse = |state, remedy| Err(StoreError::WrongState { name: name.to_owned(), state, remedy });
+    match ledger.find(name).map(|entry| entry.state) {
+        Some(State::Rolling) => refuse("being rolled in", "wait for its publisher, or run the same publish again"),
+        Some(State::Retiring) => refuse("being removed", "publish it again under another name"),
+        _ => Ok(()),
+    }
+}
+
+/// Activates the release that was active before. Again, and the later one is back.
+pub async fn rollback<K: Kv>(kv: &K, ns: &str) -> Result<Manifest, StoreError> {
+    let ledger = ledger::ledger(kv, ns).await?;
+    let previous = ledger.previous().ok_or_else(|| StoreError::NoPrevious { ns: ns.to_owned() })?;
+    activate(kv, ns, &previous.name).await
+}
+
+/// Removes a release that is not current: its pages by their names, at a bounded rate. `progress` is told how many of
+/// how many page names are done. Readers that have it pinned get errors from now on. Returns what was there.
+pub async fn retire<K: Kv>(
+    kv: &K,
+    ns: &str,
+    name: &str,
+    options: &RemoveOptions,
+    progress: &mut (dyn FnMut(u32, u32) + Send),
+) -> Result<Removed, StoreError> {
+    keys::check_name(name)?;
+    let known = ledger::ledger(kv, ns).await?.find(name).is_some();
+    let manifest = if known { None } else { Some(release::release(kv, ns, name).await?) };
+    let publishing = lease::holder(kv, ns).await?;
+    let entry = mark(kv, ns, |ledger| {
+        if let (None, Some(manifest)) = (ledger.find(name), &manifest) {
+            ledger.put(Entry::of(manifest, State::Waiting, Duration::ZERO));
+        }
+        let Some(entry) = ledger.find_mut(name) else {
+            return Err(StoreError::NoRelease { ns: ns.to_owned(), name: name.to_owned() });
+        };
+        let refuse = |state, remedy| Err(StoreError::WrongState { name: name.to_owned(), state, remedy });
+        match entry.state {
+            State::Active => refuse("active", "activate another first"),
+            State::Rolling => refuse("being rolled in", "run the same publish again, then activate another"),
+            State::Loading if publishing.as_deref() == Some(name) => refuse("being published", "stop its publisher"),
+            _ => Ok(vec![name.to_owned()]),
+        }
+    })
+    .await?;
+    let mut removed = Vec::new();
+    for (entry, was) in entry {
+        removed.push(remove(kv, ns, &entry, was, options, progress).await?);
+    }
+    removed.pop().ok_or_else(|| StoreError::NoRelease { ns: ns.to_owned(), name: name.to_owned() })
+}
+
+/// Removes every release that is neither current, previous nor waiting: those that were active earlier, removals and
+/// publishes that died half-way, and what nobody activated within its grace. Returns what it removed.
+pub async fn gc<K: Kv>(
+    kv: &K,
+    ns: &str,
+    options: &RemoveOptions,
+    progress: &mut (dyn FnMut(u32, u32) + Send),
+) -> Result<Vec<Removed>, StoreError> {
+    // the ledger before the lease: a publisher takes the lease first, so what it adds later is in no ledger read before
+    let known = ledger::ledger(kv, ns).await?;
+    let publishing = lease::holder(kv, ns).await?.is_some();
+    let is_old = |entry: &Entry| known.find(&entry.name).is_some_and(|old| old == entry);
+    remove_where(kv, ns, &|entry| is_old(entry) && is_dead(entry, publishing), options, progress).await
+}
+
+/// Removes every release that is chosen.
+pub(super) async fn remove_where<K: Kv>(
+    kv: &K,
+    ns: &str,
+    choose: &(dyn Fn(&Entry) -> bool + Sync),
+    options: &RemoveOptions,
+    progress: &mut (dyn FnMut(u32, u32) + Send),
+) -> Result<Vec<Removed>, StoreError> {
+    let names =
+        |entries: &[Entry]| entries.iter().filter(|entry| choose(entry)).map(|entry| entry.name.clone()).collect();
+    let mut removed = Vec::new();
+    for (entry, was) in mark(kv, ns, |ledger| Ok(names(&ledger.releases))).await? {
+        removed.push(remove(kv, ns, &entry, was, options, progress).await?);
+    }
+    Ok(removed)
+}
+
+/// Whether no one will need it. A publisher that is at work may be at a release that is loading.
+pub(super) fn is_dead(entry: &Entry, publishing: bool) -> bool {
+    match entry.state {
+        State::Loading => !publishing,
+        State::Past | State::Retiring => true,
+        State::Waiting => entry.published_s.is_none_or(|at| now_s() > at.saturating_add(entry.grace_s)),
+        State::Rolling | State::Active | State::Previous | State::Retired => false,
+    }
+}
+
+/// Marks the releases that `choose` names as being removed: from here on none of them can be activated.
+async fn mark<K: Kv>(
+    kv: &K,
+    ns: &str,
+    choose: impl Fn(&mut Ledger) -> Result<Vec<String>, StoreError>,
+) -> Result<Vec<(Entry, State)>, StoreError> {
+    let mut marked = Vec::new();
+    let result = update(kv, ns, |ledger| {
+        marked.clear();
+        for name in choose(ledger)? {
+            if let Some(entry) = ledger.find_mut(&name) {
+                let was = std::mem::replace(&mut entry.state, State::Retiring);
+                entry.retired_s = Some(now_s());
+                marked.push((entry.clone(), was));
+            }
+        }
+        Ok(())
+    })
+    .await;
+    match result {
+        // A full server takes no mark, and is just where releases have to go. Nobody can activate one there either, as
+        // that is a write too.
+        Err(StoreError::Kv(KvError::OutOfMemory { .. })) => Ok(marked),
+        result => result.map(|()| marked),
+    }
+}
+
+async fn remove<K: Kv>(
+    kv: &K,
+    ns: &str,
+    entry: &Entry,
+    was: State,
+    options: &RemoveOptions,
+    progress: &mut (dyn FnMut(u32, u32) + Send),
+) -> Result<Removed, StoreError> {
+    // first, so that no one opens what is going away
+    kv.delete_many(&[keys::manifest(ns, &entry.name)]).await?;
+    let pages = remove_pages(kv, ns, &entry.keys, entry.pages, options, progress).await?;
+    update(kv, ns, |ledger| {
+        if let Some(entry) = ledger.find_mut(&entry.name).filter(|found| found.keys == entry.keys) {
+            (entry.state, entry.retired_s) = (State::Retired, Some(now_s()));
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(Removed { name: entry.name.clone(), was, pages })
+}
+
+/// Removes the first `count` pages under `id`, no faster than the options say; says how many were there.
+pub(super) async fn remove_pages<K: Kv>(
+    kv: &K,
+    ns: &str,
+    id: &str,
+    count: u32,
+    options: &RemoveOptions,
+    progress: &mut (dyn FnMut(u32, u32) + Send),
+) -> Result<u64, StoreError> {
+    let (begun, mut found) = (Instant::now(), 0);
+    for first in (0..count).step_by(REMOVE_PAGES as usize) {
+        let end = count.min(first.saturating_add(REMOVE_PAGES));
+        let page_keys: Vec<Vec<u8>> = (first..end).map(|page| keys::page(ns, id, page)).collect();
+        found += kv.delete_many(&page_keys).await?;
+        progress(end, count);
+        let due = Duration::from_secs_f64(f64::from(end) / f64::from(options.pages_per_s.max(1)));
+        if end < count {
+            tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
+        }
+    }
+    Ok(found)
+}
+
+/// Every page has at least a byte, so the first key without one is the first page missing.
+async fn first_missing<K: Kv>(kv: &K, page_keys: Vec<Vec<u8>>) -> Result<u32, StoreError> {
+    let first_byte = |key| KeyRange { key, start: 0, end: 1 };
+    let ranges: Vec<KeyRange> = page_keys.into_iter().map(first_byte).collect();
+    let found = kv.get_ranges(&ranges).await?;
+    Ok(found.iter().position(Vec::is_empty).unwrap_or(0) as u32)
+}
