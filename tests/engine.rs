@@ -10,7 +10,7 @@ use support::vectors::{numbers, write_npy};
 use tempfile::TempDir;
 use tonnage::catalog::{BuildSpec, CatalogError, Index, TagFilter, build};
 use tonnage::codec::{Codec, Metric};
-use tonnage::engine::users::{UserSource, publish};
+use tonnage::engine::users::{Publication, UserSource, publish};
 use tonnage::engine::{Answer, Ask, Engine, EngineError, MAX_K, Rung, Shape};
 use tonnage::graph::BuildOptions;
 use tonnage::input::{Id, Ids, Tags, Vectors};
@@ -108,7 +108,7 @@ impl World {
         let ids = Ids::Text(self.user_names.iter().collect());
         let source = UserSource::new(&index, &users, Some(&ids), codec).unwrap();
         let release = format!("{name}-{codec}");
-        publish(kv, NS, &release, &source, &mut |_| ()).await.unwrap();
+        publish(kv, NS, &Publication::new(&release), &source, &mut |_| ()).await.unwrap();
         activate(kv, NS, &release).await.unwrap();
         Engine::new(index, UserVectors::open(kv.clone(), NS).await.unwrap()).unwrap()
     }
@@ -408,7 +408,7 @@ async fn users_without_ids_are_their_row_numbers<K: Kv + Clone>(kv: K) {
     let index = Index::open(&world.path("index.tng")).unwrap();
     let users = open(&world.path("users.npy"));
     let source = UserSource::new(&index, &users, None, Codec::F32).unwrap();
-    publish(&kv, NS, "rows", &source, &mut |_| ()).await.unwrap();
+    publish(&kv, NS, &Publication::new("rows"), &source, &mut |_| ()).await.unwrap();
     activate(&kv, NS, "rows").await.unwrap();
     let engine = Engine::new(index, UserVectors::open(kv, NS).await.unwrap()).unwrap();
     let asks = [42, USERS as u64].map(|user| Ask { user: Id::U64(user), seen: Vec::new() });

@@ -58,8 +58,7 @@ async fn every_release_is_listed_with_its_state<K: Kv + Clone>(kv: K) {
         go(&kv, name).await;
     }
     let waiting = publish_users(&kv, "d", Named::Numbers, 500).await;
-    let expected =
-        [("a", State::Past), ("b", State::Previous), ("c", State::Active), ("d", State::Waiting)];
+    let expected = [("a", State::Past), ("b", State::Previous), ("c", State::Active), ("d", State::Waiting)];
     let mut got = states(&kv).await;
     got.sort_by(|a, b| a.0.cmp(&b.0));
     assert_eq!(got, named(&expected));
@@ -168,7 +167,7 @@ async fn of_two_publishers_of_a_namespace_the_second_is_told<K: Kv + Clone>(kv: 
         let first = publish_as(&kv, &first, Named::Dense, 100_000);
         let second = publish_as(&kv, &second, Named::Dense, 100_000);
         let results = tokio::join!(first, second);
-        let (Ok(manifest), Err(error)) | (Err(error), Ok(manifest)) = results else { panic!("{results:?}") };
+        let ((Ok(manifest), Err(error)) | (Err(error), Ok(manifest))) = results else { panic!("{results:?}") };
         assert!(matches!(error, StoreError::Busy { .. }), "{error}");
         assert!(error.to_string().contains(&format!("{} is being published in t", manifest.name)), "{error}");
         verify(&kv, NS, &manifest).await.unwrap();
@@ -178,6 +177,7 @@ async fn of_two_publishers_of_a_namespace_the_second_is_told<K: Kv + Clone>(kv: 
 }
 
 /// Encodes a page in a millisecond.
+#[allow(clippy::unnecessary_wraps)] // the signature is the publisher's
 fn slowly(_: &[u32], _: &mut [u8]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     std::thread::sleep(Duration::from_millis(1));
     Ok(())
@@ -213,7 +213,8 @@ async fn a_publisher_that_lost_its_lease_stops<K: Kv + Clone>(kv: K) {
         let lease = vec![(format!("{NS}:publisher").into_bytes(), b"other 1-1".to_vec())];
         kv.set_many(lease, Some(Duration::from_secs(60))).await.unwrap();
     };
-    let (result, ()) = tokio::join!(publish(&kv, NS, &brief, &users, &mut |_| ()), thief);
+    let mut progress = |_| ();
+    let (result, ()) = tokio::join!(publish(&kv, NS, &brief, &users, &mut progress), thief);
     let error = result.unwrap_err();
     assert!(matches!(error, StoreError::LeftBehind { .. }), "{error}");
     assert!(error.to_string().contains("others may publish"), "{error}");

@@ -10,7 +10,7 @@ use super::out::{self, Output};
 use crate::catalog::{self, BuildSpec, Index, SectionBytes, recall, top_by_codec};
 use crate::codec::{Codec, Layout, Metric};
 use crate::engine::evaluate::{Case, exact_answers, hit_rate};
-use crate::engine::users::{UserSource, publish};
+use crate::engine::users::{Publication, UserSource, publish};
 use crate::engine::{Ask, Engine, Shape};
 use crate::input::{Id, Ids, InputError, Vectors, read_interactions, read_popularity, read_tags};
 use crate::kv::{AnyKv, Kv};
@@ -154,7 +154,7 @@ fn build(folder: &Path, data: &Data, path: &Path) -> anyhow::Result<Index> {
 
 async fn load(kv: &AnyKv, index: &Index, data: &Data) -> anyhow::Result<Manifest> {
     let source = UserSource::new(index, &data.users, Some(&data.user_ids), Codec::Int8)?;
-    publish(kv, NAMESPACE, "demo", &source, &mut |_| ()).await?;
+    publish(kv, NAMESPACE, &Publication::new("demo"), &source, &mut |_| ()).await?;
     Ok(activate(kv, NAMESPACE, "demo").await?)
 }
 

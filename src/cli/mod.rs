@@ -10,6 +10,7 @@ mod out;
 mod publish;
 mod recommend;
 mod releases;
+mod units;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -40,7 +41,13 @@ const EXIT_CODES: &str = "Exit codes:
   4  an index file is damaged, malformed or not there
   5  the store cannot be reached, is full or holds something else
   6  no codec reaches the recall asked for
-  7  index and users are of different releases";
+  7  index and users are of different releases
+  8  the release does not fit; nothing was written";
+
+/// Flags that do not go together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -82,6 +89,9 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if cause.is::<Usage>() {
+        return Some(2);
+    }
     if let Some(EngineError::MixedReleases { .. }) = cause.downcast_ref() {
         return Some(7);
     }
@@ -112,6 +122,7 @@ fn code_of_store(error: &StoreError) -> u8 {
         StoreError::LeftBehind { cause, .. } => code_of_store(cause),
         StoreError::DuplicateId { .. } => 3,
         StoreError::BadName { .. } => 2,
+        StoreError::TooLarge { .. } => 8,
         _ => 5,
     }
 }

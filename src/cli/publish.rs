@@ -1,23 +1,26 @@
 //! `tonnage publish`
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use clap::ValueEnum;
 use serde::Serialize;
 
 use super::out::{self, Output};
+use super::{Usage, units};
 use crate::catalog::Index;
 use crate::codec::Codec;
-use crate::engine::users::{UserSource, publish};
+use crate::engine::users::{Publication, Step, UserSource, publish};
 use crate::input::{Ids, Vectors};
 use crate::kv::AnyKv;
-use crate::store::{Manifest, activate};
+use crate::store::{Footprint, Listed, Manifest, PublishOptions, Room, State, Strategy, activate, list, lower_codecs};
 
 /// Load user vectors into Redis or an embedded store as a release that belongs to an index, and activate it
 ///
-/// Users without ids are numbered by row and packed densest. Everything written is read back and compared before the
-/// release is activated; until then readers see the release before it.
+/// Users without ids are numbered by row and packed densest. What the release will cost is predicted first, and one that
+/// does not fit is refused before anything is written. Everything written is read back and compared before the release
+/// is activated; until then readers see the release before it, and if anything goes wrong nothing of the new one stays.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The index that these users will search
@@ -44,6 +47,31 @@ pub struct Args {
     /// Publish, but leave the active release as it is
     #[arg(long)]
     no_activate: bool,
+    /// The most that the server may use in all: bytes, or with a unit (1.5GB, 512MiB). Its own maxmemory counts too, if
+    /// it is smaller. For an embedded file it is the file's length, and only estimated
+    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
+    budget_bytes: Option<u64>,
+    /// What to do when the release does not fit beside the active one; without, it is refused
+    #[arg(long)]
+    strategy: Option<Way>,
+    /// With --strategy replace: accept that nobody has a vector until the new release is there
+    #[arg(long)]
+    allow_gap: bool,
+    /// How long the release may wait to be activated before it goes away: seconds, or with a unit (90s, 30m, 24h, 2d).
+    /// It also bounds how long the writing may take
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = units::time)]
+    grace: Duration,
+}
+
+/// Each says on standard error what it costs before it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Way {
+    /// The next codec of fewer bytes that fits; costs quality
+    LowerCodec,
+    /// Into the pages of the active release, one after another; costs the way back, and meanwhile part of the users
+    Rolling,
+    /// Remove the active release first; costs the way back, and meanwhile all of the users
+    Replace,
 }
 
 /// What `publish --json` prints.
@@ -54,21 +82,49 @@ struct Report<'a> {
     active: bool,
     #[serde(flatten)]
     manifest: &'a Manifest,
+    /// What it was to cost; `null` for a release that was there already.
+    footprint: Option<Footprint>,
     bytes_per_user: f64,
     users_per_s: f64,
 }
 
 pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
+    let replaces = args.strategy == Some(Way::Replace);
+    ensure!(!args.allow_gap || replaces, Usage("--allow-gap belongs to --strategy replace".to_owned()));
     let index = Index::open(&args.index)?;
     let users = Vectors::open(&args.users)?;
     let ids = args.ids.as_deref().map(Ids::open).transpose()?;
     let source = UserSource::new(&index, &users, ids.as_ref(), args.codec)?;
     let release = args.release.as_deref().unwrap_or(&index.meta().release);
     let started = Instant::now();
+    let mut priced = None;
     let manifest = super::runtime()?.block_on(async {
         let kv = AnyKv::open(&args.store).await?;
+        let room = Room { probe: kv.probe().await?, budget_bytes: args.budget_bytes };
+        for what in room.probe.iter().flat_map(|probe| &probe.unknown) {
+            out::warn(what);
+        }
+        let (listed, _) = list(&kv, &args.namespace).await?;
+        if replaces {
+            let gap = gap(&listed, users.rows());
+            ensure!(args.allow_gap, Usage(format!("{gap}; if that is acceptable, add --allow-gap")));
+            out::warn(&gap);
+        }
+        let publication = Publication {
+            grace: args.grace,
+            options: PublishOptions { room, strategy: args.strategy.map_or(Strategy::Beside, Way::of_store) },
+            fall: if args.strategy == Some(Way::LowerCodec) { lower_codecs(args.codec) } else { &[] },
+            ..Publication::new(release)
+        };
         let bar = out::progress("publishing", users.rows() as u64);
-        let manifest = publish(&kv, &args.namespace, release, &source, &mut |done| bar.set_position(u64::from(done)))
+        let mut tell = |step: Step| match step {
+            Step::Priced { codec, footprint, active } => {
+                warn_of(args, &index, &source, codec, active);
+                priced = Some(footprint.clone());
+            }
+            Step::Written(done) => bar.set_position(u64::from(done)),
+        };
+        let manifest = publish(&kv, &args.namespace, &publication, &source, &mut tell)
             .await
             .with_context(|| format!("publishing {}", args.users.display()))?;
         bar.finish_and_clear();
@@ -77,25 +133,81 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
         }
         anyhow::Ok(manifest)
     })?;
-    let per_user = manifest.bytes as f64 / f64::from(manifest.users);
     let report = Report {
         store: &args.store,
         namespace: &args.namespace,
-        active: !args.no_activate,
+        active: !args.no_activate || args.strategy == Some(Way::Rolling),
         manifest: &manifest,
-        bytes_per_user: per_user,
+        footprint: priced,
+        bytes_per_user: manifest.bytes as f64 / f64::from(manifest.users),
         users_per_s: f64::from(manifest.users) / started.elapsed().as_secs_f64(),
     };
-    out.show(&report, || {
-        format!(
-            "release {} {}: {} users as {}, {} in {} pages, {per_user:.1} bytes a user, {:.0} users a second\n",
-            manifest.name,
-            if report.active { "is active" } else { "is published, not active" },
-            manifest.users,
-            manifest.codec,
-            out::bytes(manifest.bytes),
-            manifest.pages(),
-            report.users_per_s,
-        )
-    })
+    out.show(&report, || text(&report))
+}
+
+impl Way {
+    fn of_store(self) -> Strategy {
+        match self {
+            Self::LowerCodec => Strategy::Beside,
+            Self::Rolling => Strategy::Rolling,
+            Self::Replace => Strategy::Replace,
+        }
+    }
+}
+
+/// What replacing costs. It takes as long as the active release took, a user, if that is known.
+fn gap(listed: &[Listed], users: usize) -> String {
+    let active = listed.iter().find(|listed| listed.entry.state == State::Active);
+    let Some(Listed { entry, .. }) = active else {
+        return "there is no active release to replace".to_owned();
+    };
+    let took = entry.published_s.map(|at| at.saturating_sub(entry.begun_s) + 1);
+    let time = took.map_or_else(
+        || "for a time that is not known".to_owned(),
+        |s| format!("for about {} s", (s as f64 * users as f64 / f64::from(entry.users.max(1))).ceil()),
+    );
+    format!("replacing {0} removes it first: {time} nobody has a vector, and there is no way back to it", entry.name)
+}
+
+/// What the strategy costs, before it begins.
+fn warn_of(args: &Args, index: &Index, source: &UserSource, codec: Codec, active: Option<&Manifest>) {
+    if codec != args.codec {
+        let agreement = |codec| source.agreement_at_10(index, codec);
+        let lost = match (agreement(args.codec), agreement(codec)) {
+            (Ok(asked), Ok(lower)) => {
+                format!(
+                    "; of the ten best items for exact users {lower:.3} stay, where {asked:.3} do with {}",
+                    args.codec
+                )
+            }
+            _ => String::new(),
+        };
+        out::warn(&format!("{} does not fit, {codec} does{lost}", args.codec));
+    }
+    if let (Some(Way::Rolling), Some(active)) = (args.strategy, active) {
+        out::warn(&format!(
+            "rolling over {0}: until it is done a reader has a vector only for the users in pages of its own release, \
+             and there is no way back to {0}; if this stops, run it again",
+            active.name
+        ));
+    }
+}
+
+fn text(report: &Report) -> String {
+    let manifest = report.manifest;
+    let memory = manifest.memory.map_or_else(String::new, |grown| {
+        let (predicted, actual) = (out::bytes(grown.predicted_bytes), out::bytes(grown.actual_bytes));
+        format!("the server grew by {actual}; {predicted} were predicted\n")
+    });
+    format!(
+        "release {} {}: {} users as {}, {} in {} pages, {:.1} bytes a user, {:.0} users a second\n{memory}",
+        manifest.name,
+        if report.active { "is active" } else { "is published, not active" },
+        manifest.users,
+        manifest.codec,
+        out::bytes(manifest.bytes),
+        manifest.pages(),
+        report.bytes_per_user,
+        report.users_per_s,
+    )
 }

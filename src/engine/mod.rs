@@ -17,7 +17,7 @@ use crate::codec::Codec;
 use crate::graph::{Filter, SearchOptions};
 use crate::input::Id;
 use crate::kv::Kv;
-use crate::store::UserVectors;
+use crate::store::{StoreError, UserVectors};
 
 /// More items than this are refused: nobody reads them, and each costs.
 pub const MAX_K: usize = 10_000;
@@ -112,7 +112,11 @@ impl<K: Kv> Engine<K> {
         let bits = if shape.tags.is_empty() { None } else { Some(self.index.bits(&shape.tags)?) };
         let bits = bits.as_ref().map(|(bits, passing)| (&bits[..], *passing));
         let ids: Vec<Id> = asks.iter().map(|ask| ask.user).collect();
-        let records = self.users.get(&ids).await?;
+        let records = match self.users.get(&ids).await {
+            // removed to make room for its successor: until that is there, nobody is known
+            Err(StoreError::Retired { .. }) => vec![None; ids.len()],
+            records => records?,
+        };
         let codec = self.users.manifest().codec;
         let answer = |(ask, record): (&Ask, &Option<Vec<u8>>)| match record {
             Some(record) => self.by_vector(codec, record, ask, shape, bits),

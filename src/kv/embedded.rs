@@ -234,7 +234,14 @@ impl Kv for EmbeddedKv {
 
     async fn stats(&self) -> Result<KvStats, KvError> {
         let length = std::fs::metadata(&*self.path).map_err(|e| trouble(&self.path, &redb::Error::Io(e)))?.len();
-        Ok(KvStats { version: "redb 4".to_owned(), used_bytes: length, limit_bytes: None, eviction: None, cpu: None })
+        Ok(KvStats {
+            version: "redb 4".to_owned(),
+            used_bytes: length,
+            client_bytes: 0,
+            limit_bytes: None,
+            eviction: None,
+            cpu: None,
+        })
     }
 }
 

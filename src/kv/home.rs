@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::cluster::SCHEME;
-use super::{ClusterKv, EmbeddedKv, KeyRange, Kv, KvError, KvStats, RedisKv, RedisOptions};
+use super::{ClusterKv, EmbeddedKv, KeyRange, Kv, KvError, KvStats, Probe, RedisKv, RedisOptions, probe};
 
 /// A home picked at run time. Cheap to clone: clones share connections or the file.
 #[derive(Clone)]
@@ -33,6 +33,14 @@ impl AnyKv {
         }
         let address = format!("{SCHEME}{rest}");
         Ok(Self::Cluster(ClusterKv::connect(&address, RedisOptions::default()).await?))
+    }
+
+    /// What server it is. `None` for a file, and for a cluster, whose nodes are asked one by one.
+    pub async fn probe(&self) -> Result<Option<Probe>, KvError> {
+        match self {
+            Self::Redis(kv) => Ok(Some(probe(kv).await?)),
+            Self::Cluster(_) | Self::Embedded(_) => Ok(None),
+        }
     }
 
     /// The same for those who only read: an embedded file that is missing is refused, not created.

@@ -47,6 +47,8 @@ pub struct KvStats {
     pub version: String,
     /// Redis: `used_memory`. Embedded: the length of the file.
     pub used_bytes: u64,
+    /// Redis: the part of them that is clients' buffers (`mem_clients_normal`), which come and go.
+    pub client_bytes: u64,
     /// Redis: `maxmemory`; `None` when unlimited, and for a file.
     pub limit_bytes: Option<u64>,
     /// Redis: `maxmemory_policy`. `None` for a file, which never evicts.

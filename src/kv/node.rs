@@ -168,6 +168,7 @@ impl Node {
         Ok(KvStats {
             version: info.get("redis_version").unwrap_or_default(),
             used_bytes,
+            client_bytes: info.get("mem_clients_normal").unwrap_or(0),
             limit_bytes: info.get("maxmemory").filter(|&limit: &u64| limit > 0),
             eviction: info.get("maxmemory_policy"),
             cpu: info

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 
+use super::strategy::Remedy;
 use crate::kv::KvError;
 
 /// A failure of the user side.
@@ -30,6 +31,12 @@ pub enum StoreError {
         release: String,
         /// Page number; the first one missing.
         page: u32,
+    },
+    /// The pinned release was removed.
+    #[error("release {name} was removed; open the current release")]
+    Retired {
+        /// Its name.
+        name: String,
     },
     /// Bytes that no release wrote.
     #[error("{what}: expected {expected}, got {got}; the store is damaged: publish again under a new name")]
@@ -83,6 +90,45 @@ pub enum StoreError {
         /// The release that was not activated.
         name: String,
     },
+    /// The release would not fit. Nothing was written.
+    #[error(
+        "release {name} would bring the store to {peak_bytes} bytes where {limit_bytes} are allowed, {short_bytes} too many; nothing was written. What would help: {}",
+        list(remedies)
+    )]
+    TooLarge {
+        /// The release's name.
+        name: String,
+        /// The most that is allowed.
+        limit_bytes: u64,
+        /// The most that it would come to.
+        peak_bytes: u64,
+        /// What is missing.
+        short_bytes: u64,
+        /// What would help, the cheapest first.
+        remedies: Vec<Remedy>,
+    },
+    /// The room for the release went while it was being written.
+    #[error(
+        "the server would come to {projected_bytes} bytes where {limit_bytes} are allowed now: its limit was lowered, or others write; make room, then publish again"
+    )]
+    NoRoomLeft {
+        /// The most that is allowed.
+        limit_bytes: u64,
+        /// What it would come to.
+        projected_bytes: u64,
+    },
+    /// The server uses more than this release explains.
+    #[error(
+        "the server uses {got_bytes} bytes where {expected_bytes} were predicted, and {allowed_bytes} more are tolerated: others write, or the prediction does not hold here; look with `tonnage doctor`, then publish again"
+    )]
+    Drift {
+        /// As predicted.
+        expected_bytes: u64,
+        /// As it is.
+        got_bytes: u64,
+        /// What is no drift yet.
+        allowed_bytes: u64,
+    },
     /// The release is in a state in which that cannot be done.
     #[error("release {name} is {state}: {remedy}")]
     WrongState {
@@ -92,6 +138,16 @@ pub enum StoreError {
         state: &'static str,
         /// What to do.
         remedy: &'static str,
+    },
+    /// The release cannot stand in the pages of the active one.
+    #[error(
+        "a release rolls into pages of the same codec, dimensions and kind of ids: expected {expected}, got {got}; publish it beside, or with --strategy replace"
+    )]
+    CannotRoll {
+        /// The active release.
+        expected: String,
+        /// The one to be published.
+        got: String,
     },
     /// Nothing to go back to.
     #[error("namespace {ns} has no previous release; publish one, or activate one by its name")]
@@ -164,7 +220,19 @@ pub enum StoreError {
     },
 }
 
+fn list(remedies: &[Remedy]) -> String {
+    remedies.iter().map(ToString::to_string).collect::<Vec<_>>().join(", or ")
+}
+
 impl StoreError {
+    /// With what would help, when it is refused for want of room.
+    pub(super) fn with(mut self, helps: Vec<Remedy>) -> Self {
+        if let Self::TooLarge { remedies, .. } = &mut self {
+            *remedies = helps;
+        }
+        self
+    }
+
     /// A [`Corrupt`](Self::Corrupt) from anything that shows.
     pub(super) fn corrupt(what: impl Into<String>, expected: &dyn Display, got: &dyn Display) -> Self {
         Self::Corrupt { what: what.into(), expected: expected.to_string(), got: got.to_string() }

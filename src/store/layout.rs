@@ -1,12 +1,14 @@
 //! Which user stands in which page, and the bytes of each page. No keys are written here.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::page::{self, FINGERPRINT_BYTES, HEADER_BYTES, Place};
 use super::publish::{Ids, ReleaseSpec, Users};
 use super::release::{self, Addressing, FORMAT, Manifest};
-use super::{StoreError, geometry};
+use super::{StoreError, footprint, geometry};
 use crate::input::Id;
+use crate::kv::memory::{Value, Values};
 
 /// Seeds tried before giving up; a second is needed once in 20,000 releases of a million users.
 const SEEDS: u64 = 8;
@@ -77,6 +79,23 @@ impl<'a, 'u> Layout<'a, 'u> {
                 self.users.count.saturating_sub(first).min(slots)
             }
             (Rows::InOrder, Addressing::Hashed { .. }) => 0,
+        }
+    }
+
+    /// The sizes of all pages.
+    pub(super) fn values(&self) -> Values {
+        let slot = self.manifest.slot_bytes();
+        match (&self.rows, self.manifest.addressing) {
+            (Rows::Grouped { starts, .. }, Addressing::Hashed { .. }) => {
+                let mut sizes = BTreeMap::new();
+                for ends in starts.windows(2) {
+                    *sizes.entry(ends[1] - ends[0]).or_insert(0u32) += 1;
+                }
+                let value =
+                    |(users, count)| (Value::String(page::hashed_bytes(users as usize, slot)), f64::from(count));
+                Values::mixed(sizes.into_iter().map(value))
+            }
+            _ => footprint::expected_values(&self.manifest),
         }
     }
 

@@ -3,6 +3,7 @@
 //! Each step is one change of the ledger by compare-and-set, before or after work on keys that are named by it. Killed
 //! between the two, the ledger still names what is left, and [`gc`] ends it.
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::ledger::{self, Entry, Ledger, State, now_s, update};
@@ -196,6 +197,23 @@ pub(super) fn is_dead(entry: &Entry, publishing: bool) -> bool {
     }
 }
 
+/// Removes the active release, and leaves none.
+pub(super) async fn remove_active<K: Kv>(kv: &K, ns: &str, name: &str) -> Result<Removed, StoreError> {
+    let moved = || StoreError::PointerMoved { ns: ns.to_owned(), name: name.to_owned() };
+    let marked = mark(kv, ns, |ledger| {
+        if ledger.current() != Some(name) {
+            return Err(moved());
+        }
+        ledger.current = None;
+        Ok(vec![name.to_owned()])
+    })
+    .await?;
+    let (entry, was) = marked.into_iter().next().ok_or_else(moved)?;
+    // nobody reads it any more, and until it is gone nobody has anything to read
+    let at_once = RemoveOptions { pages_per_s: u32::MAX };
+    remove(kv, ns, &entry, was, &at_once, &mut |_, _| ()).await
+}
+
 /// Marks the releases that `choose` names as being removed: from here on none of them can be activated.
 async fn mark<K: Kv>(
     kv: &K,
@@ -233,7 +251,7 @@ async fn remove<K: Kv>(
 ) -> Result<Removed, StoreError> {
     // first, so that no one opens what is going away
     kv.delete_many(&[keys::manifest(ns, &entry.name)]).await?;
-    let pages = remove_pages(kv, ns, &entry.keys, entry.pages, options, progress).await?;
+    let pages = remove_pages(kv, ns, &entry.keys, 0..entry.pages, options, progress).await?;
     update(kv, ns, |ledger| {
         if let Some(entry) = ledger.find_mut(&entry.name).filter(|found| found.keys == entry.keys) {
             (entry.state, entry.retired_s) = (State::Retired, Some(now_s()));
@@ -244,23 +262,24 @@ async fn remove<K: Kv>(
     Ok(Removed { name: entry.name.clone(), was, pages })
 }
 
-/// Removes the first `count` pages under `id`, no faster than the options say; says how many were there.
+/// Removes these pages under `id`, no faster than the options say; says how many were there.
 pub(super) async fn remove_pages<K: Kv>(
     kv: &K,
     ns: &str,
     id: &str,
-    count: u32,
+    pages: Range<u32>,
     options: &RemoveOptions,
     progress: &mut (dyn FnMut(u32, u32) + Send),
 ) -> Result<u64, StoreError> {
-    let (begun, mut found) = (Instant::now(), 0);
-    for first in (0..count).step_by(REMOVE_PAGES as usize) {
-        let end = count.min(first.saturating_add(REMOVE_PAGES));
+    let (begun, count, mut found) = (Instant::now(), pages.len() as u32, 0);
+    for first in pages.clone().step_by(REMOVE_PAGES as usize) {
+        let end = pages.end.min(first.saturating_add(REMOVE_PAGES));
         let page_keys: Vec<Vec<u8>> = (first..end).map(|page| keys::page(ns, id, page)).collect();
         found += kv.delete_many(&page_keys).await?;
-        progress(end, count);
-        let due = Duration::from_secs_f64(f64::from(end) / f64::from(options.pages_per_s.max(1)));
-        if end < count {
+        let done = end - pages.start;
+        progress(done, count);
+        let due = Duration::from_secs_f64(f64::from(done) / f64::from(options.pages_per_s.max(1)));
+        if end < pages.end {
             tokio::time::sleep(due.saturating_sub(begun.elapsed())).await;
         }
     }

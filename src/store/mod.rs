@@ -9,7 +9,9 @@
 //! pinned release wrote is an error, never a vector. `docs/wire-format.md` draws every byte.
 
 mod error;
+mod footprint;
 pub mod geometry;
+mod guard;
 mod keys;
 mod layout;
 mod lease;
@@ -19,10 +21,15 @@ mod page;
 mod publish;
 mod reader;
 mod release;
+mod rolling;
+mod strategy;
 
 pub use error::StoreError;
+pub use footprint::{Footprint, Part};
+pub use guard::Room;
 pub use ledger::{Entry, Ledger, State, ledger};
 pub use lifecycle::{Listed, RemoveOptions, Removed, activate, gc, list, retire, rollback};
-pub use publish::{Encode, Ids, ReleaseSpec, Users, publish, verify};
+pub use publish::{Encode, Ids, Prepared, PublishOptions, ReleaseSpec, Users, prepare, publish, verify};
 pub use reader::UserVectors;
 pub use release::{Addressing, FORMAT, Growth, Manifest, current, release};
+pub use strategy::{Remedy, Strategy, lower_codecs};

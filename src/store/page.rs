@@ -66,6 +66,11 @@ pub(super) fn record(slot: &[u8], tag: u16) -> Result<Option<&[u8]>, StoreError>
     }
 }
 
+/// The length of a hashed page of so many users.
+pub(super) fn hashed_bytes(users: usize, slot_bytes: usize) -> usize {
+    HEADER_BYTES + users * (FINGERPRINT_BYTES + slot_bytes)
+}
+
 /// A hashed page of users with these fingerprints, ascending, and these records, in that order. `salt` says which page
 /// of which release it is, so that no page is taken for another.
 pub(super) fn hashed_page(fingerprints: &[u64], records: &[u8], record_bytes: usize, tag: u16, salt: u64) -> Vec<u8> {

@@ -11,19 +11,22 @@ use std::time::Duration;
 
 use twox_hash::XxHash3_64;
 
+use super::footprint::Footprint;
+use super::guard::{Room, Watch};
 use super::layout::Layout;
 use super::lease::Lease;
 use super::ledger::{Entry, Ledger, State, now_s, update};
 use super::lifecycle::{RemoveOptions, remove_pages, remove_where};
 use super::release::{self, Manifest};
-use super::{StoreError, keys};
+use super::strategy::{self, Strategy};
+use super::{StoreError, keys, lifecycle, rolling};
 use crate::codec::Codec;
 use crate::input::Id;
 use crate::kv::Kv;
 
-/// Pages gathered before a write. 4 MiB: some hundred pages, which amortises an fsync of the embedded home; the Redis
-/// home splits it further.
-const BATCH_BYTES: usize = 4 << 20;
+/// Pages gathered before a write. 1 MiB: a hundred pages, which hide a round trip and amortise an fsync of the embedded
+/// home, and few enough that what is in flight hardly counts.
+const BATCH_BYTES: usize = 1 << 20;
 /// Pages read back at a time: half a megabyte, which arrives within a request's timeout on any network.
 const VERIFY_PAGES: u32 = 64;
 
@@ -70,11 +73,19 @@ pub enum Ids<'a> {
     Listed(&'a (dyn Fn(u32) -> Id<'a> + Sync)),
 }
 
+/// How to publish.
+#[derive(Clone, Debug, Default)]
+pub struct PublishOptions {
+    /// The room there is. By default nothing is known of it, and nothing refused before the store itself does.
+    pub room: Room,
+    /// How the release comes to stand in the place of the active one. Beside it by default: the only way that costs
+    /// nothing but room.
+    pub strategy: Strategy,
+}
+
 /// Publishes a release whole, or leaves nothing of it, and returns its manifest. It is not active yet.
 ///
-/// A name that is taken is refused, unless by the same release: then that one is verified and returned. Of several
-/// publishers of a namespace one goes on, the others are told. `progress` is told how many users are written. Encoding
-/// runs on the calling task, so this belongs on a runtime of its own.
+/// This is [`prepare`] and [`Prepared::run`] with the default options.
 pub async fn publish<K: Kv>(
     kv: &K,
     ns: &str,
@@ -82,21 +93,99 @@ pub async fn publish<K: Kv>(
     users: &Users<'_>,
     progress: &mut (dyn FnMut(u32) + Send),
 ) -> Result<Manifest, StoreError> {
-    release::check_dim(spec.dim)?;
+    prepare(kv, ns, spec, users, &PublishOptions::default()).await?.run(progress).await
+}
+
+/// A release laid out and priced. No key of it is written.
+pub struct Prepared<'a, 'u, K> {
+    kv: &'a K,
+    ns: &'a str,
+    spec: &'a ReleaseSpec,
+    options: &'a PublishOptions,
+    layout: Layout<'a, 'u>,
+    footprint: Footprint,
+    /// The active release.
+    active: Option<Manifest>,
+    existing: Option<Manifest>,
+}
+
+/// Lays a release out and says what it will cost.
+pub async fn prepare<'a, 'u, K: Kv>(
+    kv: &'a K,
+    ns: &'a str,
+    spec: &'a ReleaseSpec,
+    users: &'a Users<'u>,
+    options: &'a PublishOptions,
+) -> Result<Prepared<'a, 'u, K>, StoreError> {
     let existing = release::find(kv, ns, &spec.name).await?;
-    let layout = Layout::new(spec, users, None)?;
-    if let Some(existing) = existing {
-        return same_again(kv, ns, existing, &layout.manifest).await;
-    }
-    let lease = Lease::take(kv, ns, &spec.name, spec.grace).await?;
-    let mut publishing = Publishing { kv, ns, spec, layout, lease, written: 0 };
-    let result = publishing.run(progress).await;
-    let result = match result {
-        Ok(()) => Ok(publishing.layout.manifest.clone()),
-        Err(cause) => Err(publishing.give_up(cause).await),
+    let active = match release::current(kv, ns).await {
+        Ok(manifest) => Some(manifest),
+        Err(StoreError::NoActiveRelease { .. }) => None,
+        Err(error) => return Err(error),
     };
-    publishing.lease.give_back().await;
-    result
+    let layout = match options.strategy {
+        Strategy::Rolling => rolling::lay_out(ns, spec, users, active.as_ref())?,
+        Strategy::Beside | Strategy::Replace => Layout::new(spec, users, None)?,
+    };
+    let length = if options.room.probe.is_some() { 0 } else { kv.stats().await?.used_bytes };
+    let footprint = strategy::price(ns, &layout, &options.room, options.strategy, active.as_ref(), length);
+    Ok(Prepared { kv, ns, spec, options, layout, footprint, active, existing })
+}
+
+impl<K: Kv> Prepared<'_, '_, K> {
+    /// What it will cost.
+    pub fn footprint(&self) -> &Footprint {
+        &self.footprint
+    }
+
+    /// The release that is active now.
+    pub fn active(&self) -> Option<&Manifest> {
+        self.active.as_ref()
+    }
+
+    /// Refuses a release that does not fit, with what would help.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let name = &self.spec.name;
+        let Err(refused) = self.options.room.check(name, &self.footprint) else { return Ok(()) };
+        let (listed, _) = lifecycle::list(self.kv, self.ns).await?;
+        let active = self.active.as_ref();
+        let remedies = strategy::remedies(self.ns, &self.layout, &self.options.room, &self.footprint, active, &listed);
+        Err(refused.with(remedies))
+    }
+
+    /// Publishes the release whole, or leaves nothing of it, and returns its manifest.
+    ///
+    /// A name that is taken is refused, unless by the same release: then that one is verified and returned. Of several
+    /// publishers of a namespace one goes on, the others are told. `progress` is told how many users are written.
+    /// Encoding runs on the calling task, so this belongs on a runtime of its own.
+    ///
+    /// A rolling release is active in the end; any other is not yet.
+    pub async fn run(self, progress: &mut (dyn FnMut(u32) + Send)) -> Result<Manifest, StoreError> {
+        if let Some(existing) = &self.existing
+            && !rolling::is_under_way(self.kv, self.ns, &self.spec.name).await?
+        {
+            return same_again(self.kv, self.ns, existing.clone(), &self.layout.manifest).await;
+        }
+        self.check().await?;
+        let lease = Lease::take(self.kv, self.ns, &self.spec.name, self.spec.grace).await?;
+        let mut publishing = Publishing {
+            kv: self.kv,
+            ns: self.ns,
+            spec: self.spec,
+            room: &self.options.room,
+            layout: self.layout,
+            lease,
+            written: 0,
+        };
+        let result = match (self.options.strategy, &self.active) {
+            (Strategy::Rolling, Some(active)) => rolling::run(&mut publishing, active, progress).await,
+            (Strategy::Replace, Some(active)) => publishing.replace(&active.name, progress).await,
+            _ => publishing.beside(&self.footprint, progress).await,
+        };
+        publishing.lease.give_back().await;
+        result?;
+        Ok(publishing.layout.manifest)
+    }
 }
 
 async fn same_again<K: Kv>(kv: &K, ns: &str, existing: Manifest, wanted: &Manifest) -> Result<Manifest, StoreError> {
@@ -121,50 +210,108 @@ async fn same_again<K: Kv>(kv: &K, ns: &str, existing: Manifest, wanted: &Manife
 
 /// Reads every page of a release back and compares it with what was written.
 pub async fn verify<K: Kv>(kv: &K, ns: &str, manifest: &Manifest) -> Result<(), StoreError> {
-    let (mut checksum, mut bytes) = (XxHash3_64::with_seed(0), 0);
+    let mut reading = ReadBack::default();
     for first in (0..manifest.pages()).step_by(VERIFY_PAGES as usize) {
+        reading.read(kv, ns, manifest, first).await?;
+    }
+    reading.finish(manifest)
+}
+
+/// Pages read back, in order.
+#[derive(Default)]
+struct ReadBack {
+    checksum: XxHash3_64,
+    bytes: u64,
+}
+
+impl ReadBack {
+    /// The pages from `first`, as many as are read at a time.
+    async fn read<K: Kv>(&mut self, kv: &K, ns: &str, manifest: &Manifest, first: u32) -> Result<(), StoreError> {
         let pages = first..manifest.pages().min(first.saturating_add(VERIFY_PAGES));
         let found = kv.get_many(&manifest.page_keys(ns, pages.clone())).await?;
         for (page, value) in pages.zip(found) {
             let value = value.ok_or_else(|| StoreError::MissingPage { release: manifest.name.clone(), page })?;
-            checksum.write(&value);
-            bytes += value.len() as u64;
+            self.checksum.write(&value);
+            self.bytes += value.len() as u64;
         }
+        Ok(())
     }
-    let what = |part| format!("{part} of the pages of {}", manifest.name);
-    if bytes != manifest.bytes {
-        return Err(StoreError::corrupt(what("bytes"), &manifest.bytes, &bytes));
+
+    fn finish(self, manifest: &Manifest) -> Result<(), StoreError> {
+        let what = |part| format!("{part} of the pages of {}", manifest.name);
+        if self.bytes != manifest.bytes {
+            return Err(StoreError::corrupt(what("bytes"), &manifest.bytes, &self.bytes));
+        }
+        let (expected, got) = (manifest.checksum, self.checksum.finish());
+        if expected != got {
+            let [expected, got] = [expected, got].map(|sum| format!("{sum:016x}"));
+            return Err(StoreError::corrupt(what("checksum"), &expected, &got));
+        }
+        Ok(())
     }
-    let (expected, got) = (manifest.checksum, checksum.finish());
-    if expected != got {
-        return Err(StoreError::corrupt(
-            what("checksum"),
-            &format_args!("{expected:016x}"),
-            &format_args!("{got:016x}"),
-        ));
-    }
-    Ok(())
 }
 
-struct Publishing<'p, 'u, K> {
-    kv: &'p K,
-    ns: &'p str,
-    spec: &'p ReleaseSpec,
-    layout: Layout<'p, 'u>,
-    lease: Lease<'p, K>,
+/// A release being written by the one publisher of its namespace.
+pub(super) struct Publishing<'p, 'u, K> {
+    pub kv: &'p K,
+    pub ns: &'p str,
+    pub spec: &'p ReleaseSpec,
+    pub room: &'p Room,
+    pub layout: Layout<'p, 'u>,
+    pub lease: Lease<'p, K>,
     /// Pages that may have been written: those of every batch handed over.
     written: u32,
 }
 
 impl<K: Kv> Publishing<'_, '_, K> {
-    async fn run(&mut self, progress: &mut (dyn FnMut(u32) + Send)) -> Result<(), StoreError> {
+    async fn beside(
+        &mut self,
+        footprint: &Footprint,
+        progress: &mut (dyn FnMut(u32) + Send),
+    ) -> Result<(), StoreError> {
         self.sweep().await?;
+        // another publisher may have ended since the look that was checked
+        let since = self.kv.stats().await?.used_bytes;
+        let again = footprint.on_top_of(since.max(footprint.before_bytes));
+        if self.room.probe.is_some() {
+            self.room.check(&self.spec.name, &again)?;
+        }
+        self.load(progress).await
+    }
+
+    /// The active release is removed first, and from then on there is none.
+    async fn replace(&mut self, active: &str, progress: &mut (dyn FnMut(u32) + Send)) -> Result<(), StoreError> {
+        self.sweep().await?;
+        lifecycle::remove_active(self.kv, self.ns, active).await?;
+        self.lease.renew().await?;
+        self.load(progress).await
+    }
+
+    async fn load(&mut self, progress: &mut (dyn FnMut(u32) + Send)) -> Result<(), StoreError> {
         self.enter().await?;
-        self.write(progress).await?;
-        self.lease.renew().await?;
-        verify(self.kv, self.ns, &self.layout.manifest).await?;
-        self.lease.renew().await?;
+        let result = self.write_all(progress).await;
+        match result {
+            Ok(()) => Ok(()),
+            Err(cause) => Err(self.give_up(cause).await),
+        }
+    }
+
+    async fn write_all(&mut self, progress: &mut (dyn FnMut(u32) + Send)) -> Result<(), StoreError> {
+        let watch = Watch::begin(self.kv, self.room, self.ns, &self.layout).await?;
+        let ttl = Some(self.spec.grace);
+        self.write(&watch, ttl, progress).await?;
+        self.verify().await?;
+        self.layout.manifest.memory = watch.growth(self.kv).await?;
         self.announce().await
+    }
+
+    pub(super) async fn verify(&mut self) -> Result<(), StoreError> {
+        let mut reading = ReadBack::default();
+        for first in (0..self.layout.manifest.pages()).step_by(VERIFY_PAGES as usize) {
+            reading.read(self.kv, self.ns, &self.layout.manifest, first).await?;
+            self.lease.renew().await?;
+        }
+        reading.finish(&self.layout.manifest)
     }
 
     /// Removes what publishers left that died: this one has the lease, so whatever is loading is nobody's.
@@ -200,23 +347,29 @@ impl<K: Kv> Publishing<'_, '_, K> {
         Ok(())
     }
 
-    async fn write(&mut self, progress: &mut (dyn FnMut(u32) + Send)) -> Result<(), StoreError> {
-        let mut checksum = XxHash3_64::with_seed(0);
-        let (mut batch, mut batch_bytes, mut done) = (Vec::new(), 0, 0);
-        for page in 0..self.layout.manifest.pages() {
-            let value = self.layout.page(page)?;
-            checksum.write(&value);
-            self.layout.manifest.bytes += value.len() as u64;
-            batch_bytes += value.len();
-            done += self.layout.users_of(page);
-            batch.push((keys::page(self.ns, self.layout.manifest.keys(), page), value));
-            if batch_bytes >= BATCH_BYTES || page + 1 == self.layout.manifest.pages() {
+    /// Writes every page, and fills in bytes and checksum.
+    pub(super) async fn write(
+        &mut self,
+        watch: &Watch,
+        ttl: Option<Duration>,
+        progress: &mut (dyn FnMut(u32) + Send),
+    ) -> Result<(), StoreError> {
+        let (pages, mut checksum, mut done) = (self.layout.manifest.pages(), XxHash3_64::with_seed(0), 0);
+        while self.written < pages {
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            while bytes < BATCH_BYTES && self.written < pages {
+                let value = self.layout.page(self.written)?;
                 self.lease.renew().await?;
-                self.written = page + 1;
-                self.kv.set_many(std::mem::take(&mut batch), Some(self.spec.grace)).await?;
-                batch_bytes = 0;
-                progress(done);
+                checksum.write(&value);
+                bytes += value.len();
+                done += self.layout.users_of(self.written);
+                batch.push((keys::page(self.ns, self.layout.manifest.keys(), self.written), value));
+                self.written += 1;
             }
+            self.layout.manifest.bytes += bytes as u64;
+            self.kv.set_many(batch, ttl).await?;
+            watch.check(self.kv, self.written).await?;
+            progress(done);
         }
         self.layout.manifest.checksum = checksum.finish();
         Ok(())
@@ -256,7 +409,7 @@ impl<K: Kv> Publishing<'_, '_, K> {
     async fn clear(&self) -> Result<(), StoreError> {
         let (kv, ns, Manifest { name, .. }) = (self.kv, self.ns, &self.layout.manifest);
         let options = RemoveOptions::default();
-        remove_pages(kv, ns, self.layout.manifest.keys(), self.written, &options, &mut |_, _| ()).await?;
+        remove_pages(kv, ns, self.layout.manifest.keys(), 0..self.written, &options, &mut |_, _| ()).await?;
         update(kv, ns, |ledger| {
             if ledger.find(name).is_some_and(|entry| entry.state == State::Loading) {
                 ledger.remove(name);

@@ -1,5 +1,6 @@
 //! Reading user vectors from one release.
 
+use super::ledger::{self, Entry, State};
 use super::page::{self, HashedPage, Place};
 use super::release::{self, Addressing, Manifest};
 use super::{StoreError, keys};
@@ -34,71 +35,147 @@ impl<K: Kv> UserVectors<K> {
         &self.manifest
     }
 
-    /// The records of these users, `None` for a user the release does not have. One round trip for all of them.
+    /// The records of these users, `None` for a user the release does not have, or does not have any more or yet while
+    /// another release rolls over its pages. One round trip for all of them, and another to learn of such a release when
+    /// its slots are met.
     ///
     /// A hashed release takes an absent user for a present one with a chance of users per page in 2^40, about 1e-10.
     pub async fn get(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        match self.manifest.addressing {
-            Addressing::Dense { slots } => self.get_dense(ids, slots).await,
-            Addressing::Hashed { pages, seed } => {
-                let places = ids.iter().map(|&id| Place::of(id, seed, pages)).collect();
-                self.get_hashed(places).await
+        let places: Vec<Option<At>> = ids.iter().map(|&id| self.place(id)).collect();
+        let found = self.fetch(&places).await?;
+        match self.records(&places, &found, &[]) {
+            Err(error) => {
+                let kin = self.kin(&error).await?;
+                if kin.is_empty() { Err(error) } else { self.records(&places, &found, &kin) }
+            }
+            records => records,
+        }
+    }
+
+    /// Where a user's slot is; `None` for an id that cannot be of this release.
+    fn place(&self, id: Id<'_>) -> Option<At> {
+        match (self.manifest.addressing, id) {
+            (Addressing::Dense { slots }, Id::U64(id)) => {
+                let row = u32::try_from(id).ok().filter(|&row| row < self.manifest.users)?;
+                Some(At { page: row / slots, in_page: InPage::Slot(row % slots) })
+            }
+            (Addressing::Dense { .. }, Id::Text(_)) => None,
+            (Addressing::Hashed { pages, seed }, id) => {
+                let Place { page, fingerprint } = Place::of(id, seed, pages);
+                Some(At { page, in_page: InPage::Fingerprint(fingerprint) })
             }
         }
     }
 
-    async fn get_dense(&self, ids: &[Id<'_>], slots: u32) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        let users = self.manifest.users;
-        let row = |id: &Id<'_>| match *id {
-            Id::U64(id) => u32::try_from(id).ok().filter(|&row| row < users),
-            Id::Text(_) => None,
-        };
-        let rows: Vec<Option<u32>> = ids.iter().map(row).collect();
+    /// The slots of a dense release, the pages of a hashed one; empty where there is none.
+    async fn fetch(&self, places: &[Option<At>]) -> Result<Vec<Vec<u8>>, StoreError> {
         let slot_bytes = self.manifest.slot_bytes() as u32;
-        let range = |row: u32| {
-            let start = (row % slots) * slot_bytes;
-            KeyRange { key: self.key(row / slots), start, end: start + slot_bytes }
+        if matches!(self.manifest.addressing, Addressing::Hashed { .. }) {
+            let pages: Vec<Vec<u8>> = places.iter().flatten().map(|at| self.key(at.page)).collect();
+            let found = self.kv.get_many(&pages).await?;
+            return Ok(found.into_iter().map(Option::unwrap_or_default).collect());
+        }
+        let range = |at: &At| {
+            let start = if let InPage::Slot(slot) = at.in_page { slot * slot_bytes } else { 0 };
+            KeyRange { key: self.key(at.page), start, end: start + slot_bytes }
         };
-        let ranges: Vec<KeyRange> = rows.iter().flatten().map(|&row| range(row)).collect();
-        let mut found = self.kv.get_ranges(&ranges).await?.into_iter();
-        let record = |row: Option<u32>| {
-            let (Some(row), Some(slot)) = (row, row.and_then(|_| found.next())) else {
-                return Ok(None);
-            };
-            if slot.is_empty() {
-                return Err(self.missing(row / slots));
-            }
-            self.record(&slot)
-        };
-        rows.into_iter().map(record).collect()
+        let ranges: Vec<KeyRange> = places.iter().flatten().map(range).collect();
+        Ok(self.kv.get_ranges(&ranges).await?)
     }
 
-    async fn get_hashed(&self, places: Vec<Place>) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        let page_keys: Vec<Vec<u8>> = places.iter().map(|place| self.key(place.page)).collect();
-        let found = self.kv.get_many(&page_keys).await?;
-        let record = |(place, page): (Place, Option<Vec<u8>>)| {
-            let page = page.ok_or_else(|| self.missing(place.page))?;
-            let salt = self.manifest.salt(place.page);
-            let page = HashedPage::open(&page, self.manifest.slot_bytes(), salt)?;
-            page.slot(place.fingerprint).map_or(Ok(None), |slot| self.record(slot))
+    /// What was fetched, looked through. Slots and pages of `kin` are no user's, and no fault.
+    fn records(
+        &self,
+        places: &[Option<At>],
+        found: &[Vec<u8>],
+        kin: &[Kin],
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let mut found = found.iter();
+        let record = |at: &Option<At>| {
+            let (Some(at), Some(bytes)) = (at, at.and_then(|_| found.next())) else { return Ok(None) };
+            self.record(at, bytes, kin)
         };
-        places.into_iter().zip(found).map(record).collect()
+        places.iter().map(record).collect()
     }
 
-    fn record(&self, slot: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    fn record(&self, at: &At, bytes: &[u8], kin: &[Kin]) -> Result<Option<Vec<u8>>, StoreError> {
+        if bytes.is_empty() {
+            // a shorter release that rolled over this one has removed the last pages
+            return if kin.is_empty() { Err(self.missing(at.page)) } else { Ok(None) };
+        }
         let expected = self.manifest.slot_bytes();
+        let slot = match at.in_page {
+            InPage::Slot(_) => bytes,
+            InPage::Fingerprint(fingerprint) => match HashedPage::open(bytes, expected, self.manifest.salt(at.page)) {
+                Ok(page) => match page.slot(fingerprint) {
+                    Some(slot) => slot,
+                    None => return Ok(None),
+                },
+                Err(_) if kin.iter().any(|kin| kin.has_written(bytes, expected, at.page)) => return Ok(None),
+                Err(error) => return Err(error),
+            },
+        };
         if slot.len() != expected {
             return Err(StoreError::corrupt("slot length", &expected, &slot.len()));
         }
-        let record = page::record(slot, self.manifest.tag())?;
-        Ok(record.map(<[u8]>::to_vec))
+        match page::record(slot, self.manifest.tag()) {
+            Err(StoreError::MixedRelease { got, .. }) if kin.iter().any(|kin| kin.tag == got) => Ok(None),
+            record => Ok(record?.map(<[u8]>::to_vec)),
+        }
+    }
+
+    /// The releases that stand, or stood, in the same pages, when `error` may be their doing. And if this release is
+    /// gone for good, that is the error.
+    async fn kin(&self, error: &StoreError) -> Result<Vec<Kin>, StoreError> {
+        if matches!(error, StoreError::Kv(_)) {
+            return Ok(Vec::new());
+        }
+        let Manifest { name, id, .. } = &self.manifest;
+        let ledger = ledger::ledger(&self.kv, &self.ns).await?;
+        let is_kin = |entry: &&Entry| entry.keys == self.manifest.keys() && entry.id() != *id && !entry.is_gone();
+        let kin: Vec<Kin> = ledger.releases.iter().filter(is_kin).map(|entry| Kin::of(&entry.id())).collect();
+        let ours = ledger.releases.iter().rev().find(|entry| entry.name == *name && entry.id() == *id);
+        if kin.is_empty() && ours.is_some_and(|entry| matches!(entry.state, State::Retiring | State::Retired)) {
+            return Err(StoreError::Retired { name: name.clone() });
+        }
+        Ok(kin)
     }
 
     fn key(&self, page: u32) -> Vec<u8> {
-        keys::page(&self.ns, &self.manifest.id, page)
+        keys::page(&self.ns, self.manifest.keys(), page)
     }
 
     fn missing(&self, page: u32) -> StoreError {
         StoreError::MissingPage { release: self.manifest.name.clone(), page }
+    }
+}
+
+/// Where a user's slot is.
+#[derive(Clone, Copy, Debug)]
+struct At {
+    page: u32,
+    in_page: InPage,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum InPage {
+    Slot(u32),
+    Fingerprint(u64),
+}
+
+/// Another release in the same pages.
+struct Kin {
+    tag: u16,
+    id_bits: u64,
+}
+
+impl Kin {
+    fn of(id: &str) -> Self {
+        let id_bits = release::id_bits(id);
+        Self { tag: release::tag(id_bits), id_bits }
+    }
+
+    fn has_written(&self, page: &[u8], slot_bytes: usize, number: u32) -> bool {
+        HashedPage::open(page, slot_bytes, release::salt(self.id_bits, number)).is_ok()
     }
 }

@@ -83,7 +83,7 @@ pub struct Growth {
 impl Manifest {
     /// Written behind every record: the low 16 bits of the id, 1 instead of 0. A slot of zeros is nobody's.
     pub fn tag(&self) -> u16 {
-        (self.id_bits() as u16).max(1)
+        tag(id_bits(&self.id))
     }
 
     /// Bytes of a record.
@@ -105,7 +105,7 @@ impl Manifest {
 
     /// Seeds a hashed page's checksum.
     pub(super) fn salt(&self, page: u32) -> u64 {
-        (self.id_bits() << 16).wrapping_add(u64::from(page))
+        salt(id_bits(&self.id), page)
     }
 
     /// The id in the pages' keys.
@@ -117,6 +117,17 @@ impl Manifest {
         pages.map(|page| keys::page(ns, self.keys(), page)).collect()
     }
 
+    /// Whether it may stand in the pages of that release: a reader must be able to tell their slots apart, and to find
+    /// the tag where it looks for it.
+    pub(super) fn can_take_over(&self, other: &Self) -> bool {
+        let alike = matches!(
+            (self.addressing, other.addressing),
+            (Addressing::Dense { .. }, Addressing::Dense { .. })
+                | (Addressing::Hashed { .. }, Addressing::Hashed { .. })
+        );
+        alike && (self.codec, self.dim) == (other.codec, other.dim) && self.tag() != other.tag()
+    }
+
     /// For a message: enough to see in what two releases of one name differ.
     pub(super) fn describe(&self) -> String {
         let Self { fingerprint, codec, dim, users, .. } = self;
@@ -125,10 +136,6 @@ impl Manifest {
             Addressing::Hashed { .. } => "hashed",
         };
         format!("fingerprint {fingerprint:016x}, {users} users, {ids} ids, {codec:?} x {dim}")
-    }
-
-    fn id_bits(&self) -> u64 {
-        u64::from_str_radix(&self.id, 16).unwrap_or(0)
     }
 
     /// The value of the manifest's key: its checksum as 16 hex digits, a newline, and JSON.
@@ -187,6 +194,19 @@ impl Manifest {
 pub(super) fn id(name: &str, fingerprint: u64) -> String {
     let hash = XxHash3_64::oneshot_with_seed(fingerprint, name.as_bytes());
     format!("{:012x}", hash >> 16)
+}
+
+/// The id as a number.
+pub(super) fn id_bits(id: &str) -> u64 {
+    u64::from_str_radix(id, 16).unwrap_or(0)
+}
+
+pub(super) fn tag(id_bits: u64) -> u16 {
+    (id_bits as u16).max(1)
+}
+
+pub(super) fn salt(id_bits: u64, page: u32) -> u64 {
+    (id_bits << 16).wrapping_add(u64::from(page))
 }
 
 /// Refuses dimensions that no manifest may carry.

@@ -314,6 +314,7 @@ impl Kv for ClusterKv {
         Ok(KvStats {
             version: listed(versions),
             used_bytes,
+            client_bytes: masters.iter().map(|master| master.client_bytes).sum(),
             limit_bytes: smallest.map(|room| used_bytes + room * masters.len() as u64),
             eviction: (!policies.is_empty()).then(|| listed(policies)),
             cpu: masters.iter().map(|master| master.cpu).sum(),
