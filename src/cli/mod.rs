@@ -5,6 +5,7 @@
 
 mod build;
 mod demo;
+mod doctor;
 mod inspect;
 mod out;
 mod publish;
@@ -22,7 +23,7 @@ use crate::store::StoreError;
 /// Embedding retrieval inside the memory you have.
 ///
 /// After training: `build` quantizes item vectors and makes an index file. Going online: `publish` loads user vectors
-/// into Redis or an embedded store, `releases` lists, switches and removes them. At each request: `recommend` answers. `demo` does all of it on bundled data.
+/// into Redis or an embedded store, `releases` lists, switches and removes them, `doctor` checks them. At each request: `recommend` answers. `demo` does all of it on bundled data.
 #[derive(Debug, Parser)]
 #[command(name = "tonnage", version, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -55,6 +56,7 @@ enum Verb {
     Inspect(inspect::Args),
     Publish(publish::Args),
     Releases(releases::Args),
+    Doctor(doctor::Args),
     Recommend(recommend::Args),
     Demo(demo::Args),
     /// Print a completion script for a shell
@@ -72,6 +74,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Verb::Inspect(args) => inspect::run(args, out),
         Verb::Publish(args) => publish::run(args, out),
         Verb::Releases(args) => releases::run(args, out),
+        Verb::Doctor(args) => doctor::run(args, out),
         Verb::Recommend(args) => recommend::run(args, out),
         Verb::Demo(args) => demo::run(args, out),
         Verb::Completions { shell } => {

@@ -19,6 +19,7 @@ pub(super) struct Lease<'k, K> {
     value: Vec<u8>,
     ttl: Duration,
     renewed: Instant,
+    lost: bool,
 }
 
 impl<'k, K: Kv> Lease<'k, K> {
@@ -31,7 +32,7 @@ impl<'k, K: Kv> Lease<'k, K> {
         let moment = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let value = format!("{name} {}-{moment:x}", process::id()).into_bytes();
         if kv.compare_and_set(&key, None, &value, Some(ttl)).await? {
-            return Ok(Self { kv, key, value, ttl, renewed: Instant::now() });
+            return Ok(Self { kv, key, value, ttl, renewed: Instant::now(), lost: false });
         }
         let other = holder(kv, ns).await?.unwrap_or_else(|| "one that has just ended".to_owned());
         Err(StoreError::Busy { ns: ns.to_owned(), other, lease_s: ttl.as_secs_f64() })
@@ -48,7 +49,8 @@ impl<'k, K: Kv> Lease<'k, K> {
             return Ok(());
         }
         let now = Instant::now();
-        if !self.kv.compare_and_set(&self.key, Some(&self.value), &self.value, Some(self.ttl)).await? {
+        self.lost = !self.kv.compare_and_set(&self.key, Some(&self.value), &self.value, Some(self.ttl)).await?;
+        if self.lost {
             return Err(StoreError::LeaseLost { lease_s: self.seconds() });
         }
         self.renewed = now;
@@ -58,7 +60,7 @@ impl<'k, K: Kv> Lease<'k, K> {
     /// Gives it back. There is no compare-and-delete; but while half of it is left nobody else can have taken it. What
     /// fails here expires.
     pub(super) async fn give_back(self) {
-        if self.renewed.elapsed() < self.ttl / 2 {
+        if !self.lost && self.renewed.elapsed() < self.ttl / 2 {
             let _ = self.kv.delete_many(&[self.key]).await;
         }
     }

@@ -155,6 +155,11 @@ impl Ledger {
         self.releases.iter_mut().find(|entry| entry.name == name && entry.state != State::Retired)
     }
 
+    /// Whether a release that is not gone has its pages under this id.
+    pub(super) fn is_in_use(&self, keys: &str) -> bool {
+        self.releases.iter().any(|entry| entry.keys == keys && !entry.is_gone())
+    }
+
     /// The release to go back to.
     pub fn previous(&self) -> Option<&Entry> {
         self.releases.iter().find(|entry| entry.state == State::Previous)

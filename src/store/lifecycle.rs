@@ -16,6 +16,9 @@ const PERSIST_KEYS: u32 = 10_000;
 /// Pages removed in one call. The server frees 8 KiB in about a microsecond, so a request waits a millisecond at most.
 const REMOVE_PAGES: u32 = 1_000;
 
+/// Pages looked for in one round trip: a byte of each, some 20 ms.
+const LOOK_PAGES: u32 = 5_000;
+
 /// How fast pages are removed.
 #[derive(Clone, Debug)]
 pub struct RemoveOptions {
@@ -136,15 +139,14 @@ pub async fn retire<K: Kv>(
         if let (None, Some(manifest)) = (ledger.find(name), &manifest) {
             ledger.put(Entry::of(manifest, State::Waiting, Duration::ZERO));
         }
-        let Some(entry) = ledger.find_mut(name) else {
-            return Err(StoreError::NoRelease { ns: ns.to_owned(), name: name.to_owned() });
-        };
+        let at = ledger.releases.iter().position(|entry| entry.name == name && !entry.is_gone());
+        let at = at.ok_or_else(|| StoreError::NoRelease { ns: ns.to_owned(), name: name.to_owned() })?;
         let refuse = |state, remedy| Err(StoreError::WrongState { name: name.to_owned(), state, remedy });
-        match entry.state {
+        match ledger.releases[at].state {
             State::Active => refuse("active", "activate another first"),
             State::Rolling => refuse("being rolled in", "run the same publish again, then activate another"),
             State::Loading if publishing.as_deref() == Some(name) => refuse("being published", "stop its publisher"),
-            _ => Ok(vec![name.to_owned()]),
+            _ => Ok(vec![at]),
         }
     })
     .await?;
@@ -166,8 +168,18 @@ pub async fn gc<K: Kv>(
     // the ledger before the lease: a publisher takes the lease first, so what it adds later is in no ledger read before
     let known = ledger::ledger(kv, ns).await?;
     let publishing = lease::holder(kv, ns).await?.is_some();
-    let is_old = |entry: &Entry| known.find(&entry.name).is_some_and(|old| old == entry);
-    remove_where(kv, ns, &|entry| is_old(entry) && is_dead(entry, publishing), options, progress).await
+    // what came back under a name that is gone: pages of a publisher that had been given up, and woke
+    let mut left = Vec::new();
+    for entry in known.releases.iter().filter(|entry| entry.is_gone() && !known.is_in_use(&entry.keys)) {
+        if count_pages(kv, ns, entry).await? > 0 {
+            left.push(entry);
+        }
+    }
+    let chosen = |entry: &Entry| {
+        let old = known.releases.contains(entry);
+        old && (is_dead(entry, publishing) || left.contains(&entry))
+    };
+    remove_where(kv, ns, &chosen, options, progress).await
 }
 
 /// Removes every release that is chosen.
@@ -178,10 +190,12 @@ pub(super) async fn remove_where<K: Kv>(
     options: &RemoveOptions,
     progress: &mut (dyn FnMut(u32, u32) + Send),
 ) -> Result<Vec<Removed>, StoreError> {
-    let names =
-        |entries: &[Entry]| entries.iter().filter(|entry| choose(entry)).map(|entry| entry.name.clone()).collect();
+    let places = |ledger: &Ledger| {
+        let chosen = |entry: &Entry| choose(entry) && !(entry.is_gone() && ledger.is_in_use(&entry.keys));
+        (0..ledger.releases.len()).filter(|&at| chosen(&ledger.releases[at])).collect()
+    };
     let mut removed = Vec::new();
-    for (entry, was) in mark(kv, ns, |ledger| Ok(names(&ledger.releases))).await? {
+    for (entry, was) in mark(kv, ns, |ledger| Ok(places(ledger))).await? {
         removed.push(remove(kv, ns, &entry, was, options, progress).await?);
     }
     Ok(removed)
@@ -205,7 +219,7 @@ pub(super) async fn remove_active<K: Kv>(kv: &K, ns: &str, name: &str) -> Result
             return Err(moved());
         }
         ledger.current = None;
-        Ok(vec![name.to_owned()])
+        Ok(ledger.releases.iter().position(|entry| entry.state == State::Active).into_iter().collect())
     })
     .await?;
     let (entry, was) = marked.into_iter().next().ok_or_else(moved)?;
@@ -214,21 +228,20 @@ pub(super) async fn remove_active<K: Kv>(kv: &K, ns: &str, name: &str) -> Result
     remove(kv, ns, &entry, was, &at_once, &mut |_, _| ()).await
 }
 
-/// Marks the releases that `choose` names as being removed: from here on none of them can be activated.
+/// Marks the releases at the places that `choose` gives as being removed: from here on none of them can be activated.
 async fn mark<K: Kv>(
     kv: &K,
     ns: &str,
-    choose: impl Fn(&mut Ledger) -> Result<Vec<String>, StoreError>,
+    choose: impl Fn(&mut Ledger) -> Result<Vec<usize>, StoreError>,
 ) -> Result<Vec<(Entry, State)>, StoreError> {
     let mut marked = Vec::new();
     let result = update(kv, ns, |ledger| {
         marked.clear();
-        for name in choose(ledger)? {
-            if let Some(entry) = ledger.find_mut(&name) {
-                let was = std::mem::replace(&mut entry.state, State::Retiring);
-                entry.retired_s = Some(now_s());
-                marked.push((entry.clone(), was));
-            }
+        for at in choose(ledger)? {
+            let entry = &mut ledger.releases[at];
+            let was = std::mem::replace(&mut entry.state, State::Retiring);
+            entry.retired_s = Some(now_s());
+            marked.push((entry.clone(), was));
         }
         Ok(())
     })
@@ -249,12 +262,20 @@ async fn remove<K: Kv>(
     options: &RemoveOptions,
     progress: &mut (dyn FnMut(u32, u32) + Send),
 ) -> Result<Removed, StoreError> {
-    // first, so that no one opens what is going away
-    kv.delete_many(&[keys::manifest(ns, &entry.name)]).await?;
+    // First, so that no one opens what is going away. Under the name of one that was gone already may stand another's.
+    if was != State::Retired {
+        kv.delete_many(&[keys::manifest(ns, &entry.name)]).await?;
+    }
     let pages = remove_pages(kv, ns, &entry.keys, 0..entry.pages, options, progress).await?;
     update(kv, ns, |ledger| {
-        if let Some(entry) = ledger.find_mut(&entry.name).filter(|found| found.keys == entry.keys) {
+        // as it was left by the mark, or if a full server took none, by whatever was before it
+        let ours =
+            |found: &&mut Entry| found.keys == entry.keys && (found.state == State::Retiring || found.state == was);
+        for entry in ledger.releases.iter_mut().filter(ours) {
             (entry.state, entry.retired_s) = (State::Retired, Some(now_s()));
+        }
+        if ledger.current.as_ref().is_some_and(|(id, _)| *id == entry.id()) {
+            ledger.current = None;
         }
         Ok(())
     })
@@ -292,4 +313,16 @@ async fn first_missing<K: Kv>(kv: &K, page_keys: Vec<Vec<u8>>) -> Result<u32, St
     let ranges: Vec<KeyRange> = page_keys.into_iter().map(first_byte).collect();
     let found = kv.get_ranges(&ranges).await?;
     Ok(found.iter().position(Vec::is_empty).unwrap_or(0) as u32)
+}
+
+/// How many of a release's pages are there.
+pub(super) async fn count_pages<K: Kv>(kv: &K, ns: &str, entry: &Entry) -> Result<u64, StoreError> {
+    let mut found = 0;
+    for first in (0..entry.pages).step_by(LOOK_PAGES as usize) {
+        let pages = first..entry.pages.min(first.saturating_add(LOOK_PAGES));
+        let byte = |page| KeyRange { key: keys::page(ns, &entry.keys, page), start: 0, end: 1 };
+        let ranges: Vec<KeyRange> = pages.map(byte).collect();
+        found += kv.get_ranges(&ranges).await?.iter().filter(|bytes| !bytes.is_empty()).count() as u64;
+    }
+    Ok(found)
 }

@@ -8,7 +8,9 @@
 //! The one thing to know: everything read back is untrusted. A page, slot or manifest that is not exactly what the
 //! pinned release wrote is an error, never a vector. `docs/wire-format.md` draws every byte.
 
+mod doctor;
 mod error;
+mod flight;
 mod footprint;
 pub mod geometry;
 mod guard;
@@ -24,6 +26,7 @@ mod release;
 mod rolling;
 mod strategy;
 
+pub use doctor::{Checkup, Finding, Share, Standing, examine};
 pub use error::StoreError;
 pub use footprint::{Footprint, Part};
 pub use guard::Room;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use twox_hash::XxHash3_64;
 
+use super::flight::Flight;
 use super::footprint::Footprint;
 use super::guard::{Room, Watch};
 use super::layout::Layout;
@@ -22,7 +23,7 @@ use super::strategy::{self, Strategy};
 use super::{StoreError, keys, lifecycle, rolling};
 use crate::codec::Codec;
 use crate::input::Id;
-use crate::kv::Kv;
+use crate::kv::{Kv, KvError};
 
 /// Pages gathered before a write. 1 MiB: a hundred pages, which hide a round trip and amortise an fsync of the embedded
 /// home, and few enough that what is in flight hardly counts.
@@ -176,6 +177,7 @@ impl<K: Kv> Prepared<'_, '_, K> {
             layout: self.layout,
             lease,
             written: 0,
+            flight: None,
         };
         let result = match (self.options.strategy, &self.active) {
             (Strategy::Rolling, Some(active)) => rolling::run(&mut publishing, active, progress).await,
@@ -210,39 +212,57 @@ async fn same_again<K: Kv>(kv: &K, ns: &str, existing: Manifest, wanted: &Manife
 
 /// Reads every page of a release back and compares it with what was written.
 pub async fn verify<K: Kv>(kv: &K, ns: &str, manifest: &Manifest) -> Result<(), StoreError> {
-    let mut reading = ReadBack::default();
-    for first in (0..manifest.pages()).step_by(VERIFY_PAGES as usize) {
-        reading.read(kv, ns, manifest, first).await?;
-    }
-    reading.finish(manifest)
+    let mut reading = ReadBack::begin(kv, ns, manifest);
+    while reading.next().await? {}
+    reading.finish()
 }
 
-/// Pages read back, in order.
-#[derive(Default)]
-struct ReadBack {
+/// The pages of a release read back, in order. While one batch is compared the next is on its way.
+struct ReadBack<'a, K> {
+    kv: &'a K,
+    ns: &'a str,
+    manifest: &'a Manifest,
     checksum: XxHash3_64,
     bytes: u64,
+    /// Pages asked for.
+    asked: u32,
+    flight: Option<(u32, Flight<'a, Result<Vec<Option<Vec<u8>>>, KvError>>)>,
 }
 
-impl ReadBack {
-    /// The pages from `first`, as many as are read at a time.
-    async fn read<K: Kv>(&mut self, kv: &K, ns: &str, manifest: &Manifest, first: u32) -> Result<(), StoreError> {
-        let pages = first..manifest.pages().min(first.saturating_add(VERIFY_PAGES));
-        let found = kv.get_many(&manifest.page_keys(ns, pages.clone())).await?;
-        for (page, value) in pages.zip(found) {
-            let value = value.ok_or_else(|| StoreError::MissingPage { release: manifest.name.clone(), page })?;
-            self.checksum.write(&value);
-            self.bytes += value.len() as u64;
-        }
-        Ok(())
+impl<'a, K: Kv> ReadBack<'a, K> {
+    fn begin(kv: &'a K, ns: &'a str, manifest: &'a Manifest) -> Self {
+        Self { kv, ns, manifest, checksum: XxHash3_64::with_seed(0), bytes: 0, asked: 0, flight: None }
     }
 
-    fn finish(self, manifest: &Manifest) -> Result<(), StoreError> {
-        let what = |part| format!("{part} of the pages of {}", manifest.name);
-        if self.bytes != manifest.bytes {
-            return Err(StoreError::corrupt(what("bytes"), &manifest.bytes, &self.bytes));
+    /// Reads some more; says whether there is more to read.
+    async fn next(&mut self) -> Result<bool, StoreError> {
+        let landed = match self.flight.take() {
+            Some((first, flight)) => Some((first, flight.end().await?)),
+            None => None,
+        };
+        let pages = self.asked..self.manifest.pages().min(self.asked.saturating_add(VERIFY_PAGES));
+        if !pages.is_empty() {
+            let (kv, keys) = (self.kv, self.manifest.page_keys(self.ns, pages.clone()));
+            self.asked = pages.end;
+            self.flight = Some((pages.start, Flight::begin(async move { kv.get_many(&keys).await }).await));
         }
-        let (expected, got) = (manifest.checksum, self.checksum.finish());
+        if let Some((first, values)) = landed {
+            for (page, value) in (first..).zip(values) {
+                let value =
+                    value.ok_or_else(|| StoreError::MissingPage { release: self.manifest.name.clone(), page })?;
+                self.checksum.write(&value);
+                self.bytes += value.len() as u64;
+            }
+        }
+        Ok(self.flight.is_some())
+    }
+
+    fn finish(self) -> Result<(), StoreError> {
+        let what = |part| format!("{part} of the pages of {}", self.manifest.name);
+        if self.bytes != self.manifest.bytes {
+            return Err(StoreError::corrupt(what("bytes"), &self.manifest.bytes, &self.bytes));
+        }
+        let (expected, got) = (self.manifest.checksum, self.checksum.finish());
         if expected != got {
             let [expected, got] = [expected, got].map(|sum| format!("{sum:016x}"));
             return Err(StoreError::corrupt(what("checksum"), &expected, &got));
@@ -261,6 +281,7 @@ pub(super) struct Publishing<'p, 'u, K> {
     pub lease: Lease<'p, K>,
     /// Pages that may have been written: those of every batch handed over.
     written: u32,
+    flight: Option<Flight<'p, Result<(), KvError>>>,
 }
 
 impl<K: Kv> Publishing<'_, '_, K> {
@@ -306,12 +327,12 @@ impl<K: Kv> Publishing<'_, '_, K> {
     }
 
     pub(super) async fn verify(&mut self) -> Result<(), StoreError> {
-        let mut reading = ReadBack::default();
-        for first in (0..self.layout.manifest.pages()).step_by(VERIFY_PAGES as usize) {
-            reading.read(self.kv, self.ns, &self.layout.manifest, first).await?;
-            self.lease.renew().await?;
+        let Self { kv, ns, layout, lease, .. } = self;
+        let mut reading = ReadBack::begin(*kv, ns, &layout.manifest);
+        while reading.next().await? {
+            lease.renew().await?;
         }
-        reading.finish(&self.layout.manifest)
+        reading.finish()
     }
 
     /// Removes what publishers left that died: this one has the lease, so whatever is loading is nobody's.
@@ -347,32 +368,55 @@ impl<K: Kv> Publishing<'_, '_, K> {
         Ok(())
     }
 
-    /// Writes every page, and fills in bytes and checksum.
+    /// Writes every page, and fills in bytes and checksum. While one batch is on its way the next is made.
     pub(super) async fn write(
         &mut self,
         watch: &Watch,
         ttl: Option<Duration>,
         progress: &mut (dyn FnMut(u32) + Send),
     ) -> Result<(), StoreError> {
-        let (pages, mut checksum, mut done) = (self.layout.manifest.pages(), XxHash3_64::with_seed(0), 0);
+        let (kv, pages) = (self.kv, self.layout.manifest.pages());
+        let (mut checksum, mut done) = (XxHash3_64::with_seed(0), 0);
         while self.written < pages {
-            let (mut batch, mut bytes) = (Vec::new(), 0);
-            while bytes < BATCH_BYTES && self.written < pages {
-                let value = self.layout.page(self.written)?;
-                self.lease.renew().await?;
-                checksum.write(&value);
-                bytes += value.len();
-                done += self.layout.users_of(self.written);
-                batch.push((keys::page(self.ns, self.layout.manifest.keys(), self.written), value));
-                self.written += 1;
-            }
-            self.layout.manifest.bytes += bytes as u64;
-            self.kv.set_many(batch, ttl).await?;
-            watch.check(self.kv, self.written).await?;
+            let batch = self.batch(&mut checksum)?;
+            self.lease.renew().await?;
+            self.land().await?;
             progress(done);
+            let first = self.written;
+            self.written += batch.len() as u32;
+            done += (first..self.written).map(|page| self.layout.users_of(page)).sum::<u32>();
+            self.flight = Some(Flight::begin(kv.set_many(batch, ttl)).await);
+            watch.check(kv, self.written).await?;
         }
+        self.land().await?;
+        progress(done);
         self.layout.manifest.checksum = checksum.finish();
         Ok(())
+    }
+
+    /// Waits for the batch that is on its way.
+    async fn land(&mut self) -> Result<(), StoreError> {
+        match self.flight.take() {
+            Some(flight) => Ok(flight.end().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// The next pages.
+    fn batch(&mut self, checksum: &mut XxHash3_64) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        let manifest = &self.layout.manifest;
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for page in self.written..manifest.pages() {
+            let value = self.layout.page(page)?;
+            checksum.write(&value);
+            bytes += value.len();
+            batch.push((keys::page(self.ns, manifest.keys(), page), value));
+            if bytes >= BATCH_BYTES {
+                break;
+            }
+        }
+        self.layout.manifest.bytes += bytes as u64;
+        Ok(batch)
     }
 
     /// Writes the manifest, if no other release of that name came first, and says in the ledger that it is there.
@@ -398,7 +442,9 @@ impl<K: Kv> Publishing<'_, '_, K> {
     }
 
     /// Removes what was written. What cannot be removed expires.
-    async fn give_up(&self, cause: StoreError) -> StoreError {
+    async fn give_up(&mut self, cause: StoreError) -> StoreError {
+        // so that nothing is written behind the removal
+        let _ = self.land().await;
         if matches!(cause, StoreError::LeaseLost { .. }) {
             // someone else may be writing under the very same names
             return self.left_behind(cause);

@@ -1,0 +1,133 @@
+//! `tonnage doctor`
+
+use anyhow::bail;
+use serde::Serialize;
+
+use super::out::{self, Output};
+use super::units;
+use crate::kv::{AnyKv, Probe};
+use crate::store::{Checkup, Room, Standing, examine};
+
+/// Check a running store: bytes by component, policy, headroom, fragmentation, lost and left pages
+///
+/// It writes nothing, and scans nothing: every key that it looks at is named by the ledger of releases. With findings
+/// the exit code is 1.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Where users are kept: redis://host:port/db, or the path of an embedded file
+    #[arg(long, value_name = "STORE")]
+    store: String,
+    /// Prefix of every key
+    #[arg(long, default_value = "tonnage")]
+    namespace: String,
+    /// The most that the server may use in all: bytes, or with a unit [default: its maxmemory]
+    #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
+    budget_bytes: Option<u64>,
+}
+
+/// What `doctor --json` prints.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    store: &'a str,
+    namespace: &'a str,
+    server: Option<Server>,
+    #[serde(flatten)]
+    checkup: Checkup,
+}
+
+#[derive(Debug, Serialize)]
+struct Server {
+    version: String,
+    policy: String,
+    used_bytes: u64,
+    resident_bytes: u64,
+    limit_bytes: Option<u64>,
+    keys: u64,
+    clients: u64,
+    replicas: u64,
+}
+
+pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
+    let (room, checkup) = super::runtime()?.block_on(async {
+        let kv = AnyKv::open_existing(&args.store).await?;
+        let room = Room { probe: kv.probe().await?, budget_bytes: args.budget_bytes };
+        let checkup = examine(&kv, &args.namespace, &room).await?;
+        anyhow::Ok((room, checkup))
+    })?;
+    let limit_bytes = room.limit_bytes();
+    let report = Report {
+        store: &args.store,
+        namespace: &args.namespace,
+        server: room.probe.map(|probe| server(probe, limit_bytes)),
+        checkup,
+    };
+    out.show(&report, || text(&report))?;
+    match report.checkup.findings.len() {
+        0 => Ok(()),
+        1 => bail!("1 finding"),
+        findings => bail!("{findings} findings"),
+    }
+}
+
+fn server(probe: Probe, limit_bytes: Option<u64>) -> Server {
+    Server {
+        version: probe.version,
+        policy: probe.policy,
+        used_bytes: probe.used_bytes,
+        resident_bytes: probe.resident_bytes,
+        limit_bytes,
+        keys: probe.keys,
+        clients: probe.clients,
+        replicas: probe.replicas,
+    }
+}
+
+fn text(report: &Report) -> String {
+    let Report { server, checkup, .. } = report;
+    let mut text = String::new();
+    if let Some(server) = server {
+        let limit =
+            server.limit_bytes.map_or_else(|| "no limit".to_owned(), |limit| format!("of {}", out::bytes(limit)));
+        text += &format!(
+            "{}, {}: {} used {limit}, {} resident\n",
+            server.version,
+            server.policy,
+            out::bytes(server.used_bytes),
+            out::bytes(server.resident_bytes)
+        );
+    }
+    if !checkup.releases.is_empty() {
+        let head = ["release", "state", "pages", "found", "predicted", "loading was to cost", "and did"];
+        text += &out::table(&head, checkup.releases.iter().map(row));
+    }
+    if !checkup.shares.is_empty() {
+        let row = |share: &crate::store::Share| {
+            let how = if share.predicted { "predicted" } else { "as the server says" };
+            vec![share.part.clone(), out::bytes(share.bytes), how.to_owned()]
+        };
+        text += &out::table(&["used by", "bytes", ""], checkup.shares.iter().map(row));
+    }
+    if let Some(peak) = checkup.next_peak_bytes {
+        text += &format!("another release like the active one: {} at the peak\n", out::bytes(peak));
+    }
+    for note in &checkup.notes {
+        text += &format!("note: {note}\n");
+    }
+    for finding in &checkup.findings {
+        text += &format!("finding: {finding}\n");
+    }
+    text
+}
+
+fn row(release: &Standing) -> Vec<String> {
+    let cost = |bytes: Option<u64>| bytes.map_or_else(|| "-".to_owned(), out::bytes);
+    vec![
+        release.name.clone(),
+        release.state.to_string(),
+        release.pages.to_string(),
+        release.found.to_string(),
+        cost(Some(release.predicted_bytes).filter(|&bytes| bytes > 0)),
+        cost(release.loaded.map(|growth| growth.predicted_bytes)),
+        cost(release.loaded.map(|growth| growth.actual_bytes)),
+    ]
+}

@@ -1,0 +1,34 @@
+//! A call to the store that is on its way while the caller does something else.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::task::Poll;
+
+/// A call begun: its answer, or what is left to wait for. One that is dropped may still be carried out.
+pub(super) enum Flight<'a, T> {
+    Landed(T),
+    Under(Pin<Box<dyn Future<Output = T> + Send + 'a>>),
+}
+
+impl<'a, T> Flight<'a, T> {
+    /// Begins a call and lets what it sends go out, so that the server works while the caller does.
+    pub(super) async fn begin(call: impl Future<Output = T> + Send + 'a) -> Self {
+        let mut call: Pin<Box<dyn Future<Output = T> + Send + 'a>> = Box::pin(call);
+        for _ in 0..2 {
+            if let Poll::Ready(answer) = poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+                return Self::Landed(answer);
+            }
+            // the connection is a task of its own, which has to run
+            tokio::task::yield_now().await;
+        }
+        Self::Under(call)
+    }
+
+    /// Its answer.
+    pub(super) async fn end(self) -> T {
+        match self {
+            Self::Landed(answer) => answer,
+            Self::Under(call) => call.await,
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What an operator does to a store with the built binary: publish within a budget, list, switch, remove, check.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use support::RedisServer;
+use support::vectors::{numbers, write_npy};
+use tempfile::TempDir;
+
+const DIM: usize = 64;
+const USERS: usize = 100_000;
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Ran {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap()
+    }
+
+    fn says(&self, words: &[&str]) {
+        let all = format!("{}{}", self.out, self.err);
+        assert!(words.iter().all(|word| all.contains(word)), "{words:?} in {all}");
+    }
+}
+
+struct Bench {
+    folder: TempDir,
+    store: String,
+}
+
+impl Bench {
+    fn new(store: String) -> Self {
+        let folder = TempDir::new().unwrap();
+        write_npy(&folder.path().join("items.npy"), &numbers(300 * DIM, 1), DIM);
+        write_npy(&folder.path().join("users.npy"), &numbers(USERS * DIM, 2), DIM);
+        let bench = Self { folder, store };
+        bench.works("build --items items.npy --metric dot --out items.tng --release base");
+        bench
+    }
+
+    fn run(&self, line: &str) -> Ran {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tonnage"));
+        let line = line.replace("STORE", &self.store);
+        command.current_dir::<&Path>(self.folder.path()).args(line.split_whitespace()).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    fn works(&self, line: &str) -> Ran {
+        let ran = self.run(line);
+        assert_eq!(ran.code, 0, "{line}: {}{}", ran.out, ran.err);
+        ran
+    }
+
+    fn refused(&self, code: i32, line: &str, words: &[&str]) {
+        let ran = self.run(line);
+        assert_eq!(ran.code, code, "{line}: {}{}", ran.out, ran.err);
+        ran.says(words);
+    }
+
+    fn publish(&self, name: &str, more: &str) -> String {
+        format!("publish --index items.tng --users users.npy --store {} --release {name} {more}", self.store)
+    }
+}
+
+fn releases_go_round(bench: &Bench) {
+    for name in ["a", "b", "c"] {
+        bench.works(&bench.publish(name, ""));
+    }
+    bench.works("releases list --store STORE").says(&["release", "past", "previous", "active", "int8"]);
+    let list = bench.works("releases list --store STORE --json").json();
+    assert_eq!((&list["active"], &list["publishing"]), (&"c".into(), &Value::Null));
+    let states: Vec<_> = list["releases"].as_array().unwrap().iter().map(|r| (&r["name"], &r["state"])).collect();
+    for pair in [("a", "past"), ("b", "previous"), ("c", "active")] {
+        assert!(states.contains(&(&pair.0.into(), &pair.1.into())), "{states:?}");
+    }
+    assert_eq!(list["releases"][0]["manifest"]["users"], USERS);
+    bench.works("releases rollback --store STORE").says(&["release b is active"]);
+    bench.works("releases activate c --store STORE").says(&["release c is active"]);
+    bench.refused(5, "releases retire c --store STORE", &["active", "activate another first"]);
+    bench.refused(5, "releases retire nobody --store STORE", &["no release nobody"]);
+    bench.works("releases gc --store STORE").says(&["release a (past)", "pages removed"]);
+    bench.works("releases gc --store STORE").says(&["nothing to remove"]);
+    let removed = bench.works("releases retire b --store STORE --json").json();
+    assert_eq!((&removed["removed"][0]["name"], &removed["removed"][0]["was"]), (&"b".into(), &"previous".into()));
+    bench.refused(5, "releases rollback --store STORE", &["no previous release"]);
+}
+
+#[test]
+fn releases_are_listed_switched_and_removed_on_a_server() {
+    let server = RedisServer::start(&[]);
+    releases_go_round(&Bench::new(server.url()));
+}
+
+#[test]
+fn releases_are_listed_switched_and_removed_in_a_file() {
+    releases_go_round(&Bench::new("users.redb".to_owned()));
+}
+
+#[test]
+fn a_budget_refuses_and_each_strategy_says_what_it_costs() {
+    let server = RedisServer::start(&[]);
+    let bench = Bench::new(server.url());
+    let first = bench.works(&bench.publish("a", "--json")).json();
+    let (predicted, actual) = (&first["memory"]["predicted_bytes"], &first["memory"]["actual_bytes"]);
+    let error = predicted.as_f64().unwrap() / actual.as_f64().unwrap() - 1.0;
+    assert!(error.abs() < 0.03, "{predicted} was {actual}");
+    let grown =
+        first["footprint"]["peak_bytes"].as_u64().unwrap() - first["footprint"]["before_bytes"].as_u64().unwrap();
+    let used = first["footprint"]["rest_bytes"].as_u64().unwrap();
+    let tight = format!("--budget-bytes {}", used + grown * 3 / 4);
+    bench.refused(
+        8,
+        &bench.publish("b", &tight),
+        &["release b", "nothing was written", "--codec int4", "--strategy rolling"],
+    );
+    bench.works("releases list --store STORE").says(&["a "]);
+
+    let lower = bench.works(&bench.publish("b", &format!("{tight} --strategy lower-codec --json")));
+    lower.says(&["int8 does not fit, int4 does", "of the ten best items"]);
+    assert_eq!((&lower.json()["codec"], &lower.json()["active"]), (&"int4".into(), &true.into()));
+
+    let full = format!("--budget-bytes {}", used + grown * 3 / 4);
+    bench.refused(5, &bench.publish("c", &format!("{full} --strategy rolling")), &["same codec"]);
+    bench.works("releases rollback --store STORE");
+    let rolled = bench.works(&bench.publish("c", &format!("{full} --strategy rolling")));
+    rolled.says(&["rolling over a", "no way back to a", "release c is active"]);
+
+    bench.refused(2, &bench.publish("d", &format!("{full} --strategy replace")), &["replacing c", "--allow-gap"]);
+    bench.refused(2, &bench.publish("d", &format!("{full} --allow-gap")), &["--allow-gap belongs"]);
+    let replaced = bench.works(&bench.publish("d", &format!("{full} --strategy replace --allow-gap")));
+    replaced.says(&["nobody has a vector", "release d is active"]);
+    let list = bench.works("releases list --store STORE --json").json();
+    assert_eq!(list["active"], "d");
+}
+
+#[test]
+fn a_doctor_finds_what_is_wrong_and_nothing_else() {
+    let server = RedisServer::start(&["--maxmemory", "100mb"]);
+    let bench = Bench::new(server.url());
+    bench.refused(1, "doctor --store STORE", &["no release is active", "1 finding"]);
+    bench.works(&bench.publish("a", ""));
+    bench.works(&bench.publish("b", ""));
+    let well = bench.works("doctor --store STORE");
+    well.says(&["noeviction", "release a", "tables of", "another release like the active one"]);
+    let json = bench.works("doctor --store STORE --json").json();
+    assert_eq!((&json["findings"], &json["server"]["limit_bytes"]), (&Value::Array(Vec::new()), &(100 << 20).into()));
+    let shares: u64 = json["shares"].as_array().unwrap().iter().map(|share| share["bytes"].as_u64().unwrap()).sum();
+    assert_eq!(shares, json["server"]["used_bytes"]);
+
+    server.say("CONFIG SET maxmemory-policy allkeys-lru").unwrap();
+    bench.refused(1, "doctor --store STORE", &["allkeys-lru would evict vectors"]);
+    server.say("CONFIG SET maxmemory-policy noeviction").unwrap();
+    bench.refused(1, "doctor --store STORE --budget-bytes 20MB", &["another release", "retire one"]);
+
+    // a page of each of them goes, and a page of one that was retired comes back
+    let list = bench.works("releases list --store STORE --json").json();
+    let id = |at: usize| list["releases"][at]["id"].as_str().unwrap().to_owned();
+    server.say(&format!("DEL tonnage:{}:3", id(1))).unwrap();
+    bench.refused(1, "doctor --store STORE", &["release b has lost 1 pages"]);
+    bench.works("releases retire a --store STORE");
+    server.say(&format!("SET tonnage:{}:5 x", id(0))).unwrap();
+    bench.refused(1, "doctor --store STORE", &["1 pages are left of release a (retired)", "2 findings"]);
+}
