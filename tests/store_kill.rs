@@ -167,11 +167,7 @@ async fn a_kill_at_any_moment_leaves_the_active_release_right_and_nothing_else_f
     let kv = server.connect().await;
     let mut random = Random(SEED);
     println!("seed {SEED}");
-    // how long each takes when nobody kills it
-    let publish = works(|| data.publish(&url, 0, ""));
-    works(|| data.publish(&url, 1, "--no-activate"));
-    let activate = works(|| data.releases(&url, "activate r1"));
-    let retire = works(|| data.releases(&url, "retire r0"));
+    works(|| data.publish(&url, 0, ""));
     let (stop, mut at_work, mut expired, mut kept) = (AtomicBool::new(false), 0, 0, 0);
     let (mut left, mut retiring) = (BTreeMap::new(), 0);
     let read = std::thread::scope(|scope| {
@@ -180,6 +176,10 @@ async fn a_kill_at_any_moment_leaves_the_active_release_right_and_nothing_else_f
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let kv = server.connect().await;
+                // how long each takes when nobody kills it
+                let publish = works(|| data.publish(&url, 1, "--no-activate"));
+                let activate = works(|| data.releases(&url, "activate r1"));
+                let retire = works(|| data.releases(&url, "retire r0"));
                 for kill in 0..KILLS {
                     let number = kill + 2;
                     let (mut command, takes) = match kill % 4 {
@@ -204,7 +204,7 @@ async fn a_kill_at_any_moment_leaves_the_active_release_right_and_nothing_else_f
                         tokio::time::sleep(Duration::from_millis(10)).await;
                     }
                     let before = current(&kv, NS).await.unwrap();
-                    let wait = Duration::from_nanos(random.below(takes.as_nanos() as u64 * 11 / 10));
+                    let wait = Duration::from_nanos(random.below(takes.as_nanos() as u64 * 5 / 4));
                     at_work += u32::from(kill_after(command.stderr(Stdio::null()).spawn().unwrap(), wait));
                     let after = current(&kv, NS).await.unwrap();
                     assert!(
