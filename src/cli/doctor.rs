@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::out::{self, Output};
 use super::units;
 use crate::kv::{AnyKv, Probe};
-use crate::store::{Checkup, Room, Standing, examine};
+use crate::store::{Checkup, Room, Share, Standing, examine};
 
 /// Check a running store: bytes by component, policy, headroom, fragmentation, lost and left pages
 ///
@@ -84,39 +84,29 @@ fn server(probe: Probe, limit_bytes: Option<u64>) -> Server {
 
 fn text(report: &Report) -> String {
     let Report { server, checkup, .. } = report;
-    let mut text = String::new();
+    let mut parts = Vec::new();
     if let Some(server) = server {
         let limit =
             server.limit_bytes.map_or_else(|| "no limit".to_owned(), |limit| format!("of {}", out::bytes(limit)));
-        text += &format!(
-            "{}, {}: {} used {limit}, {} resident\n",
-            server.version,
-            server.policy,
-            out::bytes(server.used_bytes),
-            out::bytes(server.resident_bytes)
-        );
+        let (used, resident) = (out::bytes(server.used_bytes), out::bytes(server.resident_bytes));
+        parts.push(format!("{}, {}: {used} used {limit}, {resident} resident\n", server.version, server.policy));
     }
     if !checkup.releases.is_empty() {
         let head = ["release", "state", "pages", "found", "predicted", "loading was to cost", "and did"];
-        text += &out::table(&head, checkup.releases.iter().map(row));
+        parts.push(out::table(&head, checkup.releases.iter().map(row)));
     }
     if !checkup.shares.is_empty() {
-        let row = |share: &crate::store::Share| {
+        let row = |share: &Share| {
             let how = if share.predicted { "predicted" } else { "as the server says" };
             vec![share.part.clone(), out::bytes(share.bytes), how.to_owned()]
         };
-        text += &out::table(&["used by", "bytes", ""], checkup.shares.iter().map(row));
+        parts.push(out::table(&["used by", "bytes", ""], checkup.shares.iter().map(row)));
     }
-    if let Some(peak) = checkup.next_peak_bytes {
-        text += &format!("another release like the active one: {} at the peak\n", out::bytes(peak));
-    }
-    for note in &checkup.notes {
-        text += &format!("note: {note}\n");
-    }
-    for finding in &checkup.findings {
-        text += &format!("finding: {finding}\n");
-    }
-    text
+    let next = checkup.next_peak_bytes.map(out::bytes);
+    parts.extend(next.map(|peak| format!("another release like the active one: {peak} at the peak\n")));
+    parts.extend(checkup.notes.iter().map(|note| format!("note: {note}\n")));
+    parts.extend(checkup.findings.iter().map(|finding| format!("finding: {finding}\n")));
+    parts.concat()
 }
 
 fn row(release: &Standing) -> Vec<String> {

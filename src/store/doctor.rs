@@ -246,14 +246,14 @@ fn judge(entry: &Entry, found: u64, publishing: bool) -> Option<Finding> {
     let name = entry.name.clone();
     let missing = u64::from(entry.pages).saturating_sub(found);
     match entry.state {
-        State::Rolling if !publishing => Some(Finding::HalfRolled { name }),
-        State::Rolling => None,
+        State::Rolling => (!publishing).then_some(Finding::HalfRolled { name }),
         State::Retired => (found > 0).then_some(Finding::Leavings { name, state: entry.state, pages: found }),
-        State::Active | State::Previous | State::Past => (missing > 0).then_some(Finding::PagesGone { name, missing }),
         State::Loading | State::Retiring | State::Waiting if is_dead(entry, publishing) => {
             Some(Finding::Leavings { name, state: entry.state, pages: found })
         }
-        State::Waiting => (missing > 0).then_some(Finding::PagesGone { name, missing }),
         State::Loading | State::Retiring => None,
+        State::Active | State::Previous | State::Past | State::Waiting => {
+            (missing > 0).then_some(Finding::PagesGone { name, missing })
+        }
     }
 }

@@ -31,6 +31,11 @@ const BATCH_BYTES: usize = 1 << 20;
 /// Pages read back at a time: half a megabyte, which arrives within a request's timeout on any network.
 const VERIFY_PAGES: u32 = 64;
 
+/// Pages and their keys.
+type Batch = Vec<(Vec<u8>, Vec<u8>)>;
+/// Pages as they are read.
+type Pages = Vec<Option<Vec<u8>>>;
+
 /// What is to be published.
 #[derive(Clone, Debug)]
 pub struct ReleaseSpec {
@@ -226,7 +231,8 @@ struct ReadBack<'a, K> {
     bytes: u64,
     /// Pages asked for.
     asked: u32,
-    flight: Option<(u32, Flight<'a, Result<Vec<Option<Vec<u8>>>, KvError>>)>,
+    /// The first page of those on their way.
+    flight: Option<(u32, Flight<'a, Result<Pages, KvError>>)>,
 }
 
 impl<'a, K: Kv> ReadBack<'a, K> {
@@ -403,7 +409,7 @@ impl<K: Kv> Publishing<'_, '_, K> {
     }
 
     /// The next pages.
-    fn batch(&mut self, checksum: &mut XxHash3_64) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn batch(&mut self, checksum: &mut XxHash3_64) -> Result<Batch, StoreError> {
         let manifest = &self.layout.manifest;
         let (mut batch, mut bytes) = (Vec::new(), 0);
         for page in self.written..manifest.pages() {
