@@ -17,7 +17,7 @@ use serde::Serialize;
 use support::RedisServer;
 use tonnage::catalog::{BuildSpec, TagFilter, build};
 use tonnage::codec::{Codec, Metric};
-use tonnage::engine::users::{UserSource, publish};
+use tonnage::engine::users::{Publication, UserSource, publish};
 use tonnage::engine::{Ask, Engine, Shape};
 use tonnage::input::{Ids, Vectors};
 use tonnage::kv::{Kv, RedisKv};
@@ -79,7 +79,7 @@ async fn main() {
     let store = store_costs(&kv, &spec, &mut |_| ()).await.unwrap();
     let searches = search_costs(&index, &spec, &efs, &mut |_| ()).unwrap();
     let source = UserSource::new(&index, &users, Some(&user_ids), Codec::Int8).unwrap();
-    publish(&kv, NS, "modes", &source, &mut |_| ()).await.unwrap();
+    publish(&kv, NS, &Publication::new("modes"), &source, &mut |_| ()).await.unwrap();
     activate(&kv, NS, "modes").await.unwrap();
     let lists =
         (0..user_ids.len()).filter(|user| user % 10 < WITH_LIST).map(|user| (list_key(user), vec![b'x'; LIST_BYTES]));
