@@ -15,6 +15,7 @@ mod outcome;
 mod problem;
 pub mod quality;
 pub mod report;
+pub mod solver;
 pub mod study;
 pub mod traffic;
 
@@ -26,3 +27,4 @@ pub use outcome::{
     Rejected, Relaxation, Settings, Violation,
 };
 pub use problem::{Budgets, Cost, Costs, Facts, Floor, Measured, PerUser, Point, Problem};
+pub use solver::{ProblemError, solve};

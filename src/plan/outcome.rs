@@ -214,10 +214,17 @@ pub enum Constraint {
     Freshness,
     /// [`Budgets::cores`](super::Budgets::cores).
     Cores,
-    /// One node of the store runs commands on one core: [`Budgets::nodes`](super::Budgets::nodes) are too few.
+    /// One node of the store runs commands on one core: the core's share that commands take, of what they may.
     NodeCpu,
     /// [`Budgets::releases_kept`](super::Budgets::releases_kept).
     ReleasesKept,
+    /// [`Budgets::nodes`](super::Budgets::nodes).
+    Nodes,
+    /// [`Budgets::requests_per_s`](super::Budgets::requests_per_s). Never violated; it may be lowered where cores or nodes
+    /// are too few.
+    RequestsPerS,
+    /// [`Budgets::replicas`](super::Budgets::replicas). The same.
+    Replicas,
 }
 
 /// A budget that is not met.

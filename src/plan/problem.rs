@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Estimate;
 use super::quality::ItemForm;
 use super::traffic::Traffic;
+use super::{Entry, Estimate};
 use crate::codec::Codec;
 use crate::kv::memory::Server;
 
@@ -113,6 +113,8 @@ pub struct Facts {
     pub dim: u32,
     /// Whether user ids are 0 to n-1.
     pub dense_ids: bool,
+    /// Bytes of a user id where they are not dense, mean.
+    pub id_bytes: u32,
     /// Users that come a day.
     pub users_per_day: f64,
     /// Items that come a day.
@@ -141,6 +143,14 @@ impl Facts {
     /// Redis 7.0: 0.9 MB at the start, 38 KB a busy connection, 1 MB `repl-backlog-size`.
     pub fn overhead(clients: u32, replicas: u32) -> u64 {
         1_000_000 + 38_200 * u64::from(clients) + if replicas > 0 { 1 << 20 } else { 0 }
+    }
+
+    /// Bytes of what a cache keeps for a user.
+    pub fn entry_bytes(&self, entry: Entry) -> u32 {
+        match entry {
+            Entry::Lists => self.list_bytes,
+            Entry::Candidates => self.candidates_bytes,
+        }
     }
 }
 

@@ -29,34 +29,48 @@ impl Dataset {
 
     /// These keys are written; none of them was there.
     pub fn add(&mut self, keys: &Keys) {
-        self.objects += self.server.keys_bytes(keys);
-        self.main.add(&self.server, keys.count());
-        if keys.expiry == Expiry::Set {
-            self.expires.add(&self.server, keys.count());
-        }
-        self.peak = self.peak.max(self.now());
+        self.add_priced(&self.server.price(keys));
     }
 
     /// These keys are removed, or have expired.
     pub fn remove(&mut self, keys: &Keys) {
-        self.objects -= self.server.keys_bytes(keys);
-        self.main.remove(&self.server, keys.count());
-        if keys.expiry == Expiry::Set {
-            self.expires.remove(&self.server, keys.count());
-        }
-        self.settle();
+        self.remove_priced(&self.server.price(keys));
     }
 
     /// The TTL of these keys is taken off, and says so in `keys`.
     pub fn persist(&mut self, keys: &mut Keys) {
-        if keys.expiry != Expiry::Set {
-            return;
+        keys.expiry = self.persist_priced(&self.server.price(keys)).expiry;
+    }
+
+    /// [`add`](Self::add) of a group whose price is known.
+    pub fn add_priced(&mut self, keys: &Priced) {
+        self.objects += keys.bytes();
+        self.main.add(&self.server, keys.count);
+        if keys.expiry == Expiry::Set {
+            self.expires.add(&self.server, keys.count);
         }
-        self.objects -= self.server.keys_bytes(keys);
-        keys.expiry = Expiry::Removed;
-        self.objects += self.server.keys_bytes(keys);
-        self.expires.remove(&self.server, keys.count());
+        self.peak = self.peak.max(self.now());
+    }
+
+    /// [`remove`](Self::remove) of a group whose price is known.
+    pub fn remove_priced(&mut self, keys: &Priced) {
+        self.objects -= keys.bytes();
+        self.main.remove(&self.server, keys.count);
+        if keys.expiry == Expiry::Set {
+            self.expires.remove(&self.server, keys.count);
+        }
         self.settle();
+    }
+
+    /// [`persist`](Self::persist) of a group whose price is known; returns it as it is then.
+    pub fn persist_priced(&mut self, keys: &Priced) -> Priced {
+        let persisted = keys.persisted();
+        if keys.expiry == Expiry::Set {
+            self.objects += persisted.bytes() - keys.bytes();
+            self.expires.remove(&self.server, keys.count);
+            self.settle();
+        }
+        persisted
     }
 
     /// Tables that have grown have moved their entries.
@@ -85,13 +99,51 @@ impl Dataset {
     }
 }
 
+/// A group of keys with what it costs, worked out once: a plan adds and removes the same group in very many datasets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Priced {
+    count: u64,
+    expiry: Expiry,
+    /// Without a TTL, with one, with one taken off.
+    bytes: [f64; 3],
+}
+
+impl Priced {
+    /// The same keys after their TTL was taken off, if they had one.
+    #[must_use]
+    pub fn persisted(self) -> Self {
+        let expiry = if self.expiry == Expiry::Set { Expiry::Removed } else { self.expiry };
+        Self { expiry, ..self }
+    }
+
+    /// Expected bytes without the tables.
+    pub fn bytes(&self) -> f64 {
+        self.bytes[match self.expiry {
+            Expiry::None => 0,
+            Expiry::Set => 1,
+            Expiry::Removed => 2,
+        }]
+    }
+}
+
 impl Server {
+    /// Works out what a group costs.
+    pub fn price(&self, keys: &Keys) -> Priced {
+        let with = |expiry| self.sum(keys, expiry);
+        let bytes = [with(Expiry::None), with(Expiry::Set), with(Expiry::Removed)];
+        Priced { count: keys.count(), expiry: keys.expiry, bytes }
+    }
+
     /// Expected bytes of a group without the tables.
     pub fn keys_bytes(&self, keys: &Keys) -> f64 {
+        self.sum(keys, keys.expiry)
+    }
+
+    fn sum(&self, keys: &Keys, expiry: Expiry) -> f64 {
         let mut sum = 0.0;
         for (value, share) in keys.values.shares() {
             for &(name_bytes, count) in keys.names.lengths() {
-                sum += share * count as f64 * self.key_bytes(name_bytes, value, keys.expiry) as f64;
+                sum += share * count as f64 * self.key_bytes(name_bytes, value, expiry) as f64;
             }
         }
         sum

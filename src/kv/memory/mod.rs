@@ -15,7 +15,7 @@ mod object;
 mod tables;
 
 pub use alloc::Allocator;
-pub use dataset::Dataset;
+pub use dataset::{Dataset, Priced};
 pub use flavor::Flavor;
 pub use keys::{Expiry, Keys, Names, Values};
 pub use object::Value;

@@ -101,9 +101,17 @@ impl Traffic {
         between(self.lru.iter().map(|point| (point.entries as f64, point.hit_rate)), entries as f64)
     }
 
-    /// Users with a request in the last `seconds`, at the most: entries of a TTL set anew at each request.
-    pub fn active(&self, seconds: f64) -> f64 {
-        between(self.ttl_on_read.iter().map(|point| (point.ttl_s, point.resident_peak)), seconds)
+    /// Share of requests that a cache with this TTL hits.
+    pub fn ttl_hit_rate(&self, ttl_s: f64, on_read: bool) -> f64 {
+        let points = if on_read { &self.ttl_on_read } else { &self.ttl_on_write };
+        between(points.iter().map(|point| (point.ttl_s, point.hit_rate)), ttl_s)
+    }
+
+    /// Entries at the most of a cache with this TTL, which a read sets anew or not. On read, it is the users with a request
+    /// in so many seconds.
+    pub fn resident_peak(&self, ttl_s: f64, on_read: bool) -> f64 {
+        let points = if on_read { &self.ttl_on_read } else { &self.ttl_on_write };
+        between(points.iter().map(|point| (point.ttl_s, point.resident_peak)), ttl_s)
     }
 }
 
