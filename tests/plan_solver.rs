@@ -45,6 +45,8 @@ struct Result {
 struct Judge<'a> {
     problem: &'a Problem,
     prices: HashMap<String, Priced>,
+    /// Users of a hashed page, by the bytes of a record.
+    means: HashMap<usize, f64>,
 }
 
 impl Judge<'_> {
@@ -215,7 +217,9 @@ impl Judge<'_> {
         }
         let pages = c.codec.map(|codec| {
             let name = format!("pages {codec} {} {} {}", c.dense, c.kept, c.shards);
-            let keys = || self::pages(facts, codec, c.dense, c.kept, c.shards);
+            let record = codec.bytes_per_vector(facts.dim as usize);
+            let mean = *self.means.entry(record).or_insert_with(|| geometry::hashed_mean(6, record + 7));
+            let keys = || self::pages(facts, record, mean, c.dense, c.kept, c.shards);
             self.price(&server, name, keys)
         });
         let mut lists = |entry, users: u64| {
@@ -287,15 +291,13 @@ fn shard_part(keys: u64, shards: u32) -> f64 {
     if shards == 1 || keys == 0 { 1.0 } else { f64::min(1.0, (1.0 + (2.0 * s.ln() * s / keys as f64).sqrt()) / s) }
 }
 
-fn pages(facts: &Facts, codec: Codec, dense: bool, users: u64, shards: u32) -> Keys {
-    let record = codec.bytes_per_vector(facts.dim as usize);
+fn pages(facts: &Facts, record: usize, mean: f64, dense: bool, users: u64, shards: u32) -> Keys {
     let (count, values) = if dense {
         let slots = u64::from(geometry::dense_slots(record + 2));
         let page = |users: u64| Value::String(users as usize * (record + 2));
         let last = (page(users % slots), if users.is_multiple_of(slots) { 0.0 } else { 1.0 });
         (users.div_ceil(slots), Values::mixed([(page(slots), (users / slots) as f64), last]))
     } else {
-        let mean = geometry::hashed_mean(6, record + 7);
         let count = (users as f64 / mean).ceil().max(1.0);
         (count as u64, Values::poisson(6, record + 7, users as f64 / count))
     };
@@ -450,7 +452,7 @@ fn close(a: &[f64], b: &[f64]) -> bool {
 
 /// Whether the judge finds a way within these budgets.
 fn judged_possible(problem: &Problem) -> bool {
-    Judge { problem, prices: HashMap::new() }.possible()
+    Judge { problem, prices: HashMap::new(), means: HashMap::new() }.possible()
 }
 
 /// The change, but a little less.
@@ -482,7 +484,7 @@ fn compare(seed: u64, tally: &mut Tally) {
     let begun = Instant::now();
     let outcome = solve(&problem).unwrap();
     tally.slowest_s = tally.slowest_s.max(begun.elapsed().as_secs_f64());
-    let mut judge = Judge { problem: &problem, prices: HashMap::new() };
+    let mut judge = Judge { problem: &problem, prices: HashMap::new(), means: HashMap::new() };
     match (outcome, judge.best()) {
         (Outcome::Fits { plan, rejected }, Some((_, best))) => {
             tally.fits += 1;

@@ -118,16 +118,22 @@ pub(super) fn poisson(mean: f64) -> impl Iterator<Item = (usize, f64)> {
     let mean = mean.max(f64::MIN_POSITIVE);
     let reach = 10.0 * mean.sqrt() + 10.0;
     let first = (mean - reach).max(0.0) as usize;
-    let mut log_p = first as f64 * mean.ln() - mean - ln_factorial(first);
+    let mut p = (first as f64 * mean.ln() - mean - ln_factorial(first)).exp();
     (first..=(mean + reach) as usize).map(move |n| {
-        let p = log_p.exp();
-        log_p += mean.ln() - ((n + 1) as f64).ln();
-        (n, p)
+        let now = p;
+        p *= mean / (n + 1) as f64;
+        (n, now)
     })
 }
 
+/// Stirling's series, which is exact to `f64` from 32 on; below, the definition.
 fn ln_factorial(n: usize) -> f64 {
-    (2..=n).map(|i| (i as f64).ln()).sum()
+    if n < 32 {
+        return (2..=n).map(|i| (i as f64).ln()).sum();
+    }
+    let n = n as f64;
+    let series = 1.0 / (12.0 * n) - 1.0 / (360.0 * n.powi(3)) + 1.0 / (1260.0 * n.powi(5));
+    (n + 0.5) * n.ln() - n + 0.5 * std::f64::consts::TAU.ln() + series
 }
 
 #[cfg(test)]

@@ -51,10 +51,14 @@ pub(super) fn for_each_stored<B>(
     mut f: impl FnMut(Stored) -> ControlFlow<B>,
 ) -> ControlFlow<B> {
     let budgets = &problem.budgets;
+    let all = vectors(problem);
     for kept_percent in KEPT_PERCENT {
         let users_kept = (problem.facts.users * kept_percent).div_ceil(100);
         for (releases_kept, publishing) in publishings(budgets.releases_kept) {
-            for vectors in vectors(problem, kept_percent) {
+            // rows are numbers without gaps only when nobody is left out
+            let dense = problem.facts.dense_ids && kept_percent == 100;
+            let fit = |vectors: &&Option<_>| dense || !matches!(vectors, Some((_, Pages::Dense { .. })));
+            for &vectors in all.iter().filter(fit) {
                 for cache in stored_caches(problem, users_kept, vectors.is_some()) {
                     for shards in SHARDS.into_iter().filter(|&shards| wide || shards <= budgets.nodes) {
                         f(Stored { kept_percent, users_kept, releases_kept, publishing, vectors, shards, cache })?;
@@ -92,18 +96,16 @@ fn publishings(most: u32) -> Vec<(u32, Publishing)> {
     all
 }
 
-fn vectors(problem: &Problem, kept_percent: u64) -> Vec<Option<(Codec, Pages)>> {
+/// Codecs that were measured, each in both kinds of pages.
+fn vectors(problem: &Problem) -> Vec<Option<(Codec, Pages)>> {
     let mut all = vec![None];
     for codec in Codec::ALL {
         if !problem.measured.points.iter().any(|point| point.users == codec) {
             continue;
         }
         let record = codec.bytes_per_vector(problem.facts.dim as usize);
-        // rows are numbers without gaps only when nobody is left out
-        if problem.facts.dense_ids && kept_percent == 100 {
-            let slots = geometry::dense_slots(geometry::dense_user_bytes(record));
-            all.push(Some((codec, Pages::Dense { slots })));
-        }
+        let slots = geometry::dense_slots(geometry::dense_user_bytes(record));
+        all.push(Some((codec, Pages::Dense { slots })));
         let mean_users = geometry::hashed_mean(geometry::HASHED_HEADER_BYTES, geometry::hashed_user_bytes(record));
         all.push(Some((codec, Pages::Hashed { mean_users })));
     }

@@ -93,39 +93,35 @@ pub struct Traffic {
 impl Traffic {
     /// Share of requests that the `users` most deserving make, between points by straight lines.
     pub fn kept_share(&self, users: u64) -> f64 {
-        between(self.kept.iter().map(|point| (point.users as f64, point.requests)), users as f64)
+        between(&self.kept, |point| (point.users as f64, point.requests), users as f64)
     }
 
     /// Share of requests that an LRU cache of so many entries hits.
     pub fn lru_hit_rate(&self, entries: u64) -> f64 {
-        between(self.lru.iter().map(|point| (point.entries as f64, point.hit_rate)), entries as f64)
+        between(&self.lru, |point| (point.entries as f64, point.hit_rate), entries as f64)
     }
 
     /// Share of requests that a cache with this TTL hits.
     pub fn ttl_hit_rate(&self, ttl_s: f64, on_read: bool) -> f64 {
         let points = if on_read { &self.ttl_on_read } else { &self.ttl_on_write };
-        between(points.iter().map(|point| (point.ttl_s, point.hit_rate)), ttl_s)
+        between(points, |point| (point.ttl_s, point.hit_rate), ttl_s)
     }
 
     /// Entries at the most of a cache with this TTL, which a read sets anew or not. On read, it is the users with a request
     /// in so many seconds.
     pub fn resident_peak(&self, ttl_s: f64, on_read: bool) -> f64 {
         let points = if on_read { &self.ttl_on_read } else { &self.ttl_on_write };
-        between(points.iter().map(|point| (point.ttl_s, point.resident_peak)), ttl_s)
+        between(points, |point| (point.ttl_s, point.resident_peak), ttl_s)
     }
 }
 
 /// The value at `x` of the polygon from (0, 0) through points of rising `x`; level after the last.
-fn between(points: impl Iterator<Item = (f64, f64)>, x: f64) -> f64 {
-    let mut before = (0.0, 0.0);
-    for point in points {
-        if x <= point.0 {
-            let part = if point.0 > before.0 { (x - before.0) / (point.0 - before.0) } else { 1.0 };
-            return before.1 + part.max(0.0) * (point.1 - before.1);
-        }
-        before = point;
-    }
-    before.1
+fn between<T>(points: &[T], place: impl Fn(&T) -> (f64, f64), x: f64) -> f64 {
+    let next = points.partition_point(|point| place(point).0 < x);
+    let before = if next == 0 { (0.0, 0.0) } else { place(&points[next - 1]) };
+    let Some(after) = points.get(next).map(place) else { return before.1 };
+    let part = if after.0 > before.0 { (x - before.0) / (after.0 - before.0) } else { 1.0 };
+    before.1 + part.max(0.0) * (after.1 - before.1)
 }
 
 #[cfg(test)]
@@ -135,9 +131,9 @@ mod tests {
     #[test]
     fn values_lie_on_straight_lines_and_level_off() {
         let points = [(10.0, 0.5), (20.0, 0.7), (20.0, 0.8)];
-        for (x, y) in [(-1.0, 0.0), (0.0, 0.0), (5.0, 0.25), (10.0, 0.5), (15.0, 0.6), (20.0, 0.7), (21.0, 0.8)] {
-            assert!((between(points.into_iter(), x) - y).abs() < 1e-12, "{x}");
+        for (x, y) in [(-1.0, 0.0), (0.0, 0.0), (5.0, 0.25), (10.0, 0.5), (15.0, 0.6), (20.0, 0.7), (20.1, 0.8)] {
+            assert!((between(&points, |&point| point, x) - y).abs() < 1e-12, "{x}");
         }
-        assert_eq!(between([].into_iter(), 3.0), 0.0);
+        assert_eq!(between(&[], |&point: &(f64, f64)| point, 3.0), 0.0);
     }
 }
