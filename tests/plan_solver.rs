@@ -178,9 +178,7 @@ impl Judge<'_> {
             Floor::Recall(floor) => point.recall.low >= floor,
             Floor::RankingLoss(most) => point.ranking_loss.is_some_and(|loss| loss <= most),
         };
-        let peak_bytes = self.peak(c);
         let possible = good
-            && peak_bytes <= budgets.store_bytes
             && ram <= budgets.local_ram_bytes as f64
             && coverage >= budgets.coverage
             && p99_us / 1e3 <= budgets.p99_ms
@@ -188,6 +186,10 @@ impl Judge<'_> {
             && cores <= f64::from(budgets.cores)
             && busy(server_us) / f64::from(c.shards) <= BUSY
             && c.releases >= budgets.releases_kept;
+        if !possible {
+            return Result { possible, rank: Vec::new(), peak_bytes: 0 };
+        }
+        let peak_bytes = self.peak(c);
         let safety = [Publishing::Beside, Publishing::RetireFirst, Publishing::Rolling];
         let rank = vec![
             facts.users as f64 - c.kept as f64,
@@ -199,7 +201,7 @@ impl Judge<'_> {
             p99_us,
             client_us + server_us,
         ];
-        Result { possible, rank, peak_bytes }
+        Result { possible: peak_bytes <= budgets.store_bytes, rank, peak_bytes }
     }
 
     /// Plays a publish through.
@@ -353,7 +355,7 @@ fn random(seed: u64) -> Problem {
         let us = dice.between(us / 3.0, us * 3.0);
         Cost { client_us: us, server_us: us * dice.between(0.01, 0.3), p99_us: us * dice.between(2.0, 20.0) }
     };
-    let points = (0..1 + dice.below(5)).map(|_| Point {
+    let points = (0..=dice.below(5)).map(|_| Point {
         items: dice.of(&forms),
         users: dice.of(&codecs),
         ef: dice.of(&[16, 64, 256]),

@@ -74,11 +74,11 @@ pub fn hashed_cost(header_bytes: usize, entry_bytes: usize, mean: f64) -> f64 {
     // ten standard deviations around the mean leave out less than f64 can hold
     let reach = 10.0 * mean.sqrt() + 10.0;
     let first = (mean - reach).max(0.0) as usize;
-    let mut log_p = first as f64 * mean.ln() - mean - ln_factorial(first);
+    let mut p = (first as f64 * mean.ln() - mean - ln_factorial(first)).exp();
     let mut expected = 0.0;
     for n in first..=(mean + reach) as usize {
-        expected += log_p.exp() * page_cost(header_bytes + n * entry_bytes) as f64;
-        log_p += mean.ln() - ((n + 1) as f64).ln();
+        expected += p * page_cost(header_bytes + n * entry_bytes) as f64;
+        p *= mean / (n + 1) as f64;
     }
     expected / mean
 }

@@ -77,7 +77,7 @@ pub(super) struct Misses {
 }
 
 /// Constraints that can be violated, with the bit of each by its place.
-pub(super) const CONSTRAINTS: [Constraint; 10] = [
+pub(super) const CONSTRAINTS: [Constraint; 9] = [
     Constraint::StoreBytes,
     Constraint::LocalRam,
     Constraint::Quality,
@@ -87,7 +87,6 @@ pub(super) const CONSTRAINTS: [Constraint; 10] = [
     Constraint::Cores,
     Constraint::NodeCpu,
     Constraint::ReleasesKept,
-    Constraint::Nodes,
 ];
 
 impl Misses {
@@ -260,8 +259,7 @@ impl Candidate {
                 Constraint::ReleasesKept => {
                     (f64::from(stored.releases_kept), f64::from(stored.releases_kept) >= allowed)
                 }
-                Constraint::Nodes => at_most(f64::from(stored.shards), allowed),
-                Constraint::RequestsPerS | Constraint::Replicas => continue,
+                Constraint::RequestsPerS | Constraint::Replicas | Constraint::Nodes => continue,
             };
             self.misses.needed[at] = needed;
             if !met {

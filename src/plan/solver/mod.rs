@@ -35,10 +35,10 @@ mod space;
 use std::ops::ControlFlow;
 
 use candidate::{Answering, Candidate};
-use node::Prices;
+use node::{Node, Prices};
 use space::Stored;
 
-use super::{Cache, Outcome, Plan, Predicted, Problem, Settings};
+use super::{Cache, Outcome, Plan, Point, Predicted, Problem, Settings};
 
 pub use candidate::BUSY;
 pub use space::{KEPT_PERCENT, LOCAL_ENTRY_BYTES, LOCAL_PERMILLE, PRECOMPUTED_PERCENT, SHARDS};
@@ -67,9 +67,11 @@ pub struct ProblemError {
 pub fn solve(problem: &Problem) -> Result<Outcome, ProblemError> {
     check(problem)?;
     let mut best: Option<Candidate> = None;
-    let mut alternatives = reject::Alternatives::default();
-    for_each_candidate(problem, false, |candidate| {
-        if candidate.feasible() && best.is_none_or(|best| candidate.score.compare(&best.score).is_lt()) {
+    let (mut alternatives, mut misses) = (reject::Alternatives::default(), relax::Misses::default());
+    for_each_candidate(problem, |candidate| {
+        if !candidate.feasible() {
+            misses.look_at(problem, candidate);
+        } else if best.is_none_or(|best| candidate.score.compare(&best.score).is_lt()) {
             best = Some(*candidate);
         }
         alternatives.look_at(problem, candidate);
@@ -78,45 +80,62 @@ pub fn solve(problem: &Problem) -> Result<Outcome, ProblemError> {
         Some(best) => {
             Outcome::Fits { plan: Box::new(plan(problem, &best)), rejected: alternatives.rejected(problem, &best) }
         }
-        None => relax::nothing(problem),
+        None => misses.nothing(problem),
     })
 }
 
-/// Whether any plan meets the budgets.
-fn fits(problem: &Problem) -> bool {
-    let found =
-        |candidate: &Candidate| if candidate.feasible() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-    try_each_candidate(problem, false, found).is_break()
+/// Numbers of nodes within the budget.
+fn shards(problem: &Problem) -> Vec<u32> {
+    SHARDS.into_iter().filter(|&shards| shards <= problem.budgets.nodes).collect()
 }
 
 /// Every combination, in the order that breaks ties.
-fn for_each_candidate(problem: &Problem, wide: bool, mut f: impl FnMut(&Candidate)) {
-    let every = |candidate: &Candidate| {
-        f(candidate);
-        ControlFlow::<()>::Continue(())
-    };
-    let _: ControlFlow<()> = try_each_candidate(problem, wide, every);
+fn for_each_candidate(problem: &Problem, mut f: impl FnMut(&Candidate)) {
+    let mut prices = Prices::new(problem);
+    let _: ControlFlow<()> = space::for_each_stored(problem, &shards(problem), |stored| {
+        let node = prices.node(&stored, false);
+        answers(problem, stored, |answering, at, point| {
+            f(&answering.with(problem, at, point, &node));
+            ControlFlow::Continue(())
+        })
+    });
 }
 
-/// The same, until `f` breaks off.
-fn try_each_candidate<B>(
-    problem: &Problem,
-    wide: bool,
-    mut f: impl FnMut(&Candidate) -> ControlFlow<B>,
-) -> ControlFlow<B> {
+/// Whether any plan with one of these numbers of nodes meets the budgets. Bytes are worked out last, where all else is met.
+fn fits(problem: &Problem, shards: &[u32]) -> bool {
     let mut prices = Prices::new(problem);
-    space::for_each_stored(problem, wide, |stored| {
-        let node = prices.node(&stored, false);
-        for choice in space::choices(problem, stored) {
-            let answering = Answering::new(problem, choice);
-            for (at, point) in problem.measured.points.iter().enumerate() {
-                if point.users == codec_of(&stored) {
-                    f(&answering.with(problem, at, point, &node))?;
-                }
+    let free = Node::default();
+    let found = space::for_each_stored(problem, shards, |stored| {
+        let possible = answers(problem, stored, |answering, at, point| {
+            if answering.with(problem, at, point, &free).feasible() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
+        });
+        if possible.is_break() && prices.node(&stored, false).peak_bytes <= problem.budgets.store_bytes {
+            return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
-    })
+    });
+    found.is_break()
+}
+
+/// Calls `f` with every way to answer from what is stored, until it breaks off.
+fn answers<B>(
+    problem: &Problem,
+    stored: Stored,
+    mut f: impl FnMut(&Answering, usize, &Point) -> ControlFlow<B>,
+) -> ControlFlow<B> {
+    for choice in space::choices(problem, stored) {
+        let answering = Answering::new(problem, choice);
+        for (at, point) in problem.measured.points.iter().enumerate() {
+            if point.users == codec_of(&stored) {
+                f(&answering, at, point)?;
+            }
+        }
+    }
+    ControlFlow::Continue(())
 }
 
 /// The codec that users are searched with; lists are made from the trainer's own vectors.

@@ -24,7 +24,7 @@ const LIST_NAME: usize = 16;
 const USER_NAME: usize = 3;
 
 /// Bytes of the fullest node.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Node {
     pub rest_bytes: u64,
     pub peak_bytes: u64,

@@ -3,59 +3,83 @@
 //! Every candidate misses some set of budgets. Changing all of a set to what a candidate needs makes that candidate
 //! possible, so the cheapest way to change just that set is its candidate with the least sum of relative changes. A set
 //! that holds a smaller one that would do is left out. Where cores or nodes are too slow, fewer requests or replicas are
-//! a way as well.
+//! a way as well; and more nodes, which are tried one after another.
 
 use std::collections::BTreeMap;
 
 use super::candidate::{BUSY, CONSTRAINTS, Candidate, allowed};
-use super::{fits, for_each_candidate};
+use super::{SHARDS, fits, shards};
 use crate::plan::{Change, Constraint, Floor, Outcome, Problem, Relaxation, Violation};
 
 /// Proposals at most; further ones change ever more.
 const PROPOSED: usize = 6;
 
-/// What is proposed, and what is hopeless.
-pub(super) fn nothing(problem: &Problem) -> Outcome {
-    let mut sets: BTreeMap<u16, (f64, Candidate)> = BTreeMap::new();
-    let mut least: Vec<Option<Violation>> = vec![None; CONSTRAINTS.len()];
-    let mut met = 0_u16;
-    let (mut requests_per_s, mut replicas) = (0.0_f64, None);
-    for_each_candidate(problem, true, |candidate| {
-        let mask = candidate.misses.mask;
-        let within_nodes = candidate.choice.stored.shards <= problem.budgets.nodes;
-        if within_nodes {
-            met |= !mask;
-            for violation in candidate.misses.list(problem) {
-                let at = CONSTRAINTS.iter().position(|&constraint| constraint == violation.constraint);
-                if let Some(least) = at.map(|at| &mut least[at])
-                    && least.is_none_or(|least| violation.excess() < least.excess())
-                {
-                    *least = Some(violation);
-                }
+/// What candidates miss.
+#[derive(Default)]
+pub(super) struct Misses {
+    /// The candidate that misses each set of budgets by the least.
+    sets: BTreeMap<u16, Candidate>,
+    /// Of each budget, the nearest miss.
+    least: BTreeMap<Constraint, Violation>,
+    /// Budgets that some candidate meets.
+    met: u16,
+    /// The most requests per second, and replicas, with which some candidate would do that misses nothing else.
+    requests_per_s: f64,
+    replicas: Option<u32>,
+}
+
+impl Misses {
+    pub fn look_at(&mut self, problem: &Problem, candidate: &Candidate) {
+        let misses = &candidate.misses;
+        // once every set and budget is known, hardly a candidate comes nearer
+        if self.sets.get(&misses.mask).is_none_or(|least| misses.sum < least.misses.sum) {
+            self.sets.insert(misses.mask, *candidate);
+        }
+        self.met |= !misses.mask;
+        for at in (0..CONSTRAINTS.len()).filter(|&at| self.met & (1 << at) == 0) {
+            let constraint = CONSTRAINTS[at];
+            let violation = Violation { constraint, allowed: allowed(problem, constraint), needed: misses.needed[at] };
+            let least = self.least.entry(constraint).or_insert(violation);
+            if violation.excess() < least.excess() {
+                *least = violation;
             }
-            requests_per_s = requests_per_s.max(possible_requests(problem, candidate));
-            replicas = replicas.max(possible_replicas(problem, candidate));
         }
-        let sum = candidate.misses.sum;
-        if sum.is_finite() && sets.get(&mask).is_none_or(|(least, _)| sum < *least) {
-            sets.insert(mask, (sum, *candidate));
-        }
-    });
-    let hopeless = (0..CONSTRAINTS.len()).filter(|at| met & (1 << at) == 0).filter_map(|at| least[at]).collect();
-    let smallest = |mask: u16| !sets.keys().any(|&other| other != mask && other & mask == other);
-    // fewer requests alone are looked for below, where cores may be missed as well
-    let of_sets = sets.iter().filter(|(mask, _)| **mask != bit(Constraint::NodeCpu) && smallest(**mask));
-    let mut relaxations: Vec<Relaxation> = of_sets.map(|(_, (_, candidate))| changes(problem, candidate)).collect();
-    let single = |constraint, to| {
-        let from = allowed(problem, constraint);
-        relaxation(vec![Change { constraint, from, to }])
-    };
-    relaxations.extend(whole_requests(problem, requests_per_s).map(|to| single(Constraint::RequestsPerS, to)));
-    relaxations.extend(replicas.map(|to| single(Constraint::Replicas, f64::from(to))));
-    relaxations.sort_by(|a, b| a.changes.len().cmp(&b.changes.len()).then(a.relative.total_cmp(&b.relative)));
-    relaxations.truncate(PROPOSED);
-    relaxations.retain(|relaxation| relaxation.applied(problem).is_some_and(|problem| fits(&problem)));
-    Outcome::Nothing { hopeless, relaxations }
+        self.requests_per_s = self.requests_per_s.max(possible_requests(problem, candidate));
+        self.replicas = self.replicas.max(possible_replicas(problem, candidate));
+    }
+
+    /// What is proposed, and what is hopeless.
+    pub fn nothing(mut self, problem: &Problem) -> Outcome {
+        let met = self.met;
+        self.least.retain(|&constraint, _| met & bit(constraint) == 0);
+        let smallest = |mask: u16| !self.sets.keys().any(|&other| other != mask && other & mask == other);
+        // fewer requests alone are looked for below, where cores may be missed as well
+        let of_sets = self.sets.iter().filter(|(mask, _)| **mask != bit(Constraint::NodeCpu) && smallest(**mask));
+        let mut relaxations: Vec<Relaxation> = of_sets.map(|(_, candidate)| changes(problem, candidate)).collect();
+        let single = |constraint, to| {
+            let from = allowed(problem, constraint);
+            relaxation(vec![Change { constraint, from, to }])
+        };
+        let requests = whole_requests(problem, self.requests_per_s);
+        relaxations.extend(requests.map(|to| single(Constraint::RequestsPerS, to)));
+        relaxations.extend(self.replicas.map(|to| single(Constraint::Replicas, f64::from(to))));
+        let more = SHARDS.into_iter().filter(|&shards| shards > problem.budgets.nodes);
+        let nodes = more.into_iter().find(|&shards| fits(&with_nodes(problem, shards), &[shards]));
+        relaxations.extend(nodes.map(|to| single(Constraint::Nodes, f64::from(to))));
+        relaxations.sort_by(|a, b| a.changes.len().cmp(&b.changes.len()).then(a.relative.total_cmp(&b.relative)));
+        relaxations.retain(|relaxation| {
+            relaxation.relative.is_finite()
+                && relaxation.applied(problem).is_some_and(|relaxed| fits(&relaxed, &shards(&relaxed)))
+        });
+        relaxations.truncate(PROPOSED);
+        Outcome::Nothing { hopeless: self.least.into_values().collect(), relaxations }
+    }
+}
+
+fn with_nodes(problem: &Problem, nodes: u32) -> Problem {
+    let mut changed = problem.clone();
+    changed.budgets.nodes = nodes;
+    changed
 }
 
 fn changes(problem: &Problem, candidate: &Candidate) -> Relaxation {
@@ -101,7 +125,7 @@ fn whole_requests(problem: &Problem, near: f64) -> Option<f64> {
     let fits_at = |to: &f64| {
         let mut changed = problem.clone();
         changed.budgets.requests_per_s = *to;
-        *to >= 1.0 && *to < problem.budgets.requests_per_s && fits(&changed)
+        *to >= 1.0 && *to < problem.budgets.requests_per_s && fits(&changed, &shards(&changed))
     };
     // sums are rounded: the last request may be one too many, or there may be room for one more
     if near < 1.0 { None } else { [near + 1.0, near, near - 1.0].into_iter().find(fits_at) }

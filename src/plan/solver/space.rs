@@ -44,10 +44,10 @@ pub(super) struct Choice {
     pub cache: Cache,
 }
 
-/// Calls `f` with every way to store, until it breaks off. `wide` goes beyond the nodes that the budget allows.
+/// Calls `f` with every way to store, until it breaks off. `shards` are the numbers of nodes to try.
 pub(super) fn for_each_stored<B>(
     problem: &Problem,
-    wide: bool,
+    shards: &[u32],
     mut f: impl FnMut(Stored) -> ControlFlow<B>,
 ) -> ControlFlow<B> {
     let budgets = &problem.budgets;
@@ -60,7 +60,7 @@ pub(super) fn for_each_stored<B>(
             let fit = |vectors: &&Option<_>| dense || !matches!(vectors, Some((_, Pages::Dense { .. })));
             for &vectors in all.iter().filter(fit) {
                 for cache in stored_caches(problem, users_kept, vectors.is_some()) {
-                    for shards in SHARDS.into_iter().filter(|&shards| wide || shards <= budgets.nodes) {
+                    for &shards in shards {
                         f(Stored { kept_percent, users_kept, releases_kept, publishing, vectors, shards, cache })?;
                     }
                 }
