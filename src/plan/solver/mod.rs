@@ -36,7 +36,7 @@ use std::ops::ControlFlow;
 
 use candidate::{Answering, Candidate};
 use node::{Node, Prices};
-use space::Stored;
+use space::{Stored, Ways};
 
 use super::{Cache, Outcome, Plan, Point, Predicted, Problem, Settings};
 
@@ -68,7 +68,8 @@ pub fn solve(problem: &Problem) -> Result<Outcome, ProblemError> {
     check(problem)?;
     let mut best: Option<Candidate> = None;
     let (mut alternatives, mut misses) = (reject::Alternatives::default(), relax::Misses::default());
-    for_each_candidate(problem, |candidate| {
+    let ways = space::ways(problem);
+    for_each_candidate(problem, &ways, |candidate| {
         if !candidate.feasible() {
             misses.look_at(problem, candidate);
         } else if best.is_none_or(|best| candidate.score.compare(&best.score).is_lt()) {
@@ -80,7 +81,7 @@ pub fn solve(problem: &Problem) -> Result<Outcome, ProblemError> {
         Some(best) => {
             Outcome::Fits { plan: Box::new(plan(problem, &best)), rejected: alternatives.rejected(problem, &best) }
         }
-        None => misses.nothing(problem),
+        None => misses.nothing(problem, &ways),
     })
 }
 
@@ -90,9 +91,9 @@ fn shards(problem: &Problem) -> Vec<u32> {
 }
 
 /// Every combination, in the order that breaks ties.
-fn for_each_candidate(problem: &Problem, mut f: impl FnMut(&Candidate)) {
+fn for_each_candidate(problem: &Problem, ways: &Ways, mut f: impl FnMut(&Candidate)) {
     let mut prices = Prices::new(problem);
-    let _: ControlFlow<()> = space::for_each_stored(problem, &shards(problem), |stored| {
+    let _: ControlFlow<()> = space::for_each_stored(problem, ways, &shards(problem), |stored| {
         let node = prices.node(&stored, false);
         answers(problem, stored, |answering, at, point| {
             f(&answering.with(problem, at, point, &node));
@@ -102,10 +103,10 @@ fn for_each_candidate(problem: &Problem, mut f: impl FnMut(&Candidate)) {
 }
 
 /// Whether any plan with one of these numbers of nodes meets the budgets. Bytes are worked out last, where all else is met.
-fn fits(problem: &Problem, shards: &[u32]) -> bool {
+fn fits(problem: &Problem, ways: &Ways, shards: &[u32]) -> bool {
     let mut prices = Prices::new(problem);
     let free = Node::default();
-    let found = space::for_each_stored(problem, shards, |stored| {
+    let found = space::for_each_stored(problem, ways, shards, |stored| {
         let possible = answers(problem, stored, |answering, at, point| {
             if answering.with(problem, at, point, &free).feasible() {
                 ControlFlow::Break(())

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::candidate::{BUSY, CONSTRAINTS, Candidate, allowed};
+use super::space::Ways;
 use super::{SHARDS, fits, shards};
 use crate::plan::{Change, Constraint, Floor, Outcome, Problem, Relaxation, Violation};
 
@@ -49,7 +50,7 @@ impl Misses {
     }
 
     /// What is proposed, and what is hopeless.
-    pub fn nothing(mut self, problem: &Problem) -> Outcome {
+    pub fn nothing(mut self, problem: &Problem, ways: &Ways) -> Outcome {
         let met = self.met;
         self.least.retain(|&constraint, _| met & bit(constraint) == 0);
         let smallest = |mask: u16| !self.sets.keys().any(|&other| other != mask && other & mask == other);
@@ -60,16 +61,16 @@ impl Misses {
             let from = allowed(problem, constraint);
             relaxation(vec![Change { constraint, from, to }])
         };
-        let requests = whole_requests(problem, self.requests_per_s);
+        let requests = whole_requests(problem, ways, self.requests_per_s);
         relaxations.extend(requests.map(|to| single(Constraint::RequestsPerS, to)));
         relaxations.extend(self.replicas.map(|to| single(Constraint::Replicas, f64::from(to))));
         let more = SHARDS.into_iter().filter(|&shards| shards > problem.budgets.nodes);
-        let nodes = more.into_iter().find(|&shards| fits(&with_nodes(problem, shards), &[shards]));
+        let nodes = more.into_iter().find(|&shards| fits(&with_nodes(problem, shards), ways, &[shards]));
         relaxations.extend(nodes.map(|to| single(Constraint::Nodes, f64::from(to))));
         relaxations.sort_by(|a, b| a.changes.len().cmp(&b.changes.len()).then(a.relative.total_cmp(&b.relative)));
         relaxations.retain(|relaxation| {
             relaxation.relative.is_finite()
-                && relaxation.applied(problem).is_some_and(|relaxed| fits(&relaxed, &shards(&relaxed)))
+                && relaxation.applied(problem).is_some_and(|relaxed| fits(&relaxed, ways, &shards(&relaxed)))
         });
         relaxations.truncate(PROPOSED);
         Outcome::Nothing { hopeless: self.least.into_values().collect(), relaxations }
@@ -120,12 +121,12 @@ fn possible_requests(problem: &Problem, candidate: &Candidate) -> f64 {
 }
 
 /// The most whole requests per second at which something fits, near what was computed.
-fn whole_requests(problem: &Problem, near: f64) -> Option<f64> {
+fn whole_requests(problem: &Problem, ways: &Ways, near: f64) -> Option<f64> {
     let near = near.min(problem.budgets.requests_per_s).floor();
     let fits_at = |to: &f64| {
         let mut changed = problem.clone();
         changed.budgets.requests_per_s = *to;
-        *to >= 1.0 && *to < problem.budgets.requests_per_s && fits(&changed, &shards(&changed))
+        *to >= 1.0 && *to < problem.budgets.requests_per_s && fits(&changed, ways, &shards(&changed))
     };
     // sums are rounded: the last request may be one too many, or there may be room for one more
     if near < 1.0 { None } else { [near + 1.0, near, near - 1.0].into_iter().find(fits_at) }

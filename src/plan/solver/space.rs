@@ -47,18 +47,18 @@ pub(super) struct Choice {
 /// Calls `f` with every way to store, until it breaks off. `shards` are the numbers of nodes to try.
 pub(super) fn for_each_stored<B>(
     problem: &Problem,
+    ways: &Ways,
     shards: &[u32],
     mut f: impl FnMut(Stored) -> ControlFlow<B>,
 ) -> ControlFlow<B> {
     let budgets = &problem.budgets;
-    let all = vectors(problem);
     for kept_percent in KEPT_PERCENT {
         let users_kept = (problem.facts.users * kept_percent).div_ceil(100);
         for (releases_kept, publishing) in publishings(budgets.releases_kept) {
             // rows are numbers without gaps only when nobody is left out
             let dense = problem.facts.dense_ids && kept_percent == 100;
             let fit = |vectors: &&Option<_>| dense || !matches!(vectors, Some((_, Pages::Dense { .. })));
-            for &vectors in all.iter().filter(fit) {
+            for &vectors in ways.iter().filter(fit) {
                 for cache in stored_caches(problem, users_kept, vectors.is_some()) {
                     for &shards in shards {
                         f(Stored { kept_percent, users_kept, releases_kept, publishing, vectors, shards, cache })?;
@@ -96,8 +96,12 @@ fn publishings(most: u32) -> Vec<(u32, Publishing)> {
     all
 }
 
-/// Codecs that were measured, each in both kinds of pages.
-fn vectors(problem: &Problem) -> Vec<Option<(Codec, Pages)>> {
+/// Codecs that users may be kept in, each in both kinds of pages; and `None` for lists in the vectors' place. No budget
+/// changes them, and the search for the best pages takes a while.
+pub(super) type Ways = Vec<Option<(Codec, Pages)>>;
+
+/// All that were measured.
+pub(super) fn ways(problem: &Problem) -> Ways {
     let mut all = vec![None];
     for codec in Codec::ALL {
         if !problem.measured.points.iter().any(|point| point.users == codec) {
