@@ -246,7 +246,7 @@ fn every_verb_has_help_and_completions_are_printed() {
     let folder = TempDir::new().unwrap();
     let help = works(folder.path(), "--help").out;
     assert!(help.contains("Exit codes:"), "{help}");
-    for verb in ["build", "inspect", "publish", "recommend", "demo", "completions"] {
+    for verb in ["build", "inspect", "plan", "publish", "recommend", "demo", "completions"] {
         assert!(help.contains(verb));
         assert!(works(folder.path(), &format!("{verb} --help")).out.contains(&format!("tonnage {verb}")));
     }

@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod inspect;
 mod out;
+mod plan;
 mod publish;
 mod recommend;
 mod releases;
@@ -18,12 +19,16 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::catalog::CatalogError;
 use crate::engine::EngineError;
 use crate::input::InputError;
+use crate::plan::PlanFileError;
+use crate::plan::cost::CostError;
+use crate::plan::traffic::TrafficError;
 use crate::store::StoreError;
 
 /// Embedding retrieval inside the memory you have.
 ///
-/// After training: `build` quantizes item vectors and makes an index file. Going online: `publish` loads user vectors
-/// into Redis or an embedded store, `releases` lists, switches and removes them, `doctor` checks them. At each request: `recommend` answers. `demo` does all of it on bundled data.
+/// After training: `build` quantizes item vectors and makes an index file, `plan` says what fits. Going online: `publish`
+/// loads user vectors into Redis or an embedded store, `releases` lists, switches and removes them, `doctor` checks them.
+/// At each request: `recommend` answers. `demo` does all of it on bundled data.
 #[derive(Debug, Parser)]
 #[command(name = "tonnage", version, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -43,7 +48,8 @@ const EXIT_CODES: &str = "Exit codes:
   5  the store cannot be reached, is full or holds something else
   6  no codec reaches the recall asked for
   7  index and users are of different releases
-  8  the release does not fit; nothing was written";
+  8  the release does not fit; nothing was written
+  9  no plan fits the budgets";
 
 /// Flags that do not go together.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +60,7 @@ struct Usage(String);
 enum Verb {
     Build(build::Args),
     Inspect(inspect::Args),
+    Plan(plan::Args),
     Publish(publish::Args),
     Releases(releases::Args),
     Doctor(doctor::Args),
@@ -72,6 +79,7 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.verb {
         Verb::Build(args) => build::run(args, out),
         Verb::Inspect(args) => inspect::run(args, out),
+        Verb::Plan(args) => plan::run(args, out),
         Verb::Publish(args) => publish::run(args, out),
         Verb::Releases(args) => releases::run(args, out),
         Verb::Doctor(args) => doctor::run(args, out),
@@ -94,6 +102,19 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<Usage>() {
         return Some(2);
+    }
+    if cause.is::<plan::NothingFits>() {
+        return Some(9);
+    }
+    if let Some(cost) = cause.downcast_ref::<CostError>() {
+        return match cost {
+            CostError::Catalog(error) => Some(code_of_catalog(error)),
+            CostError::Store(error) => Some(code_of_store(error)),
+            _ => Some(5),
+        };
+    }
+    if cause.is::<PlanFileError>() || cause.is::<TrafficError>() {
+        return Some(3);
     }
     if let Some(EngineError::MixedReleases { .. }) = cause.downcast_ref() {
         return Some(7);

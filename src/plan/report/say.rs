@@ -130,7 +130,6 @@ pub fn settings(settings: &Settings) -> Vec<(&'static str, String)> {
 }
 
 /// The budget, and the flag that sets it.
-#[allow(clippy::match_wildcard_for_single_variants)]
 fn budget(constraint: Constraint) -> (&'static str, &'static str) {
     match constraint {
         Constraint::StoreBytes => ("bytes of a node", "--redis"),
@@ -141,11 +140,13 @@ fn budget(constraint: Constraint) -> (&'static str, &'static str) {
         Constraint::Freshness => ("freshness", "--freshness"),
         Constraint::Cores => ("cores", "--cores"),
         Constraint::NodeCpu => ("a node's core, taken by commands", "--nodes"),
-        _ => ("releases kept", "--releases-kept"),
+        Constraint::ReleasesKept => ("releases kept", "--releases-kept"),
+        Constraint::Nodes => ("nodes", "--nodes"),
+        Constraint::RequestsPerS => ("requests a second", "--rps"),
+        Constraint::Replicas => ("replicas", "--replicas"),
     }
 }
 
-#[allow(clippy::match_wildcard_for_single_variants)]
 fn amount(constraint: Constraint, number: f64) -> String {
     match constraint {
         Constraint::StoreBytes | Constraint::LocalRam => bytes(number as u64),
@@ -153,7 +154,11 @@ fn amount(constraint: Constraint, number: f64) -> String {
         Constraint::Coverage | Constraint::NodeCpu => percent(number),
         Constraint::P99 => format!("{number:.2} ms"),
         Constraint::Freshness => time(number),
-        _ => format!("{number:.0}"),
+        Constraint::Cores
+        | Constraint::ReleasesKept
+        | Constraint::Nodes
+        | Constraint::RequestsPerS
+        | Constraint::Replicas => format!("{number:.0}"),
     }
 }
 
