@@ -88,6 +88,26 @@ fn a_plan_for_a_server_is_told_in_every_form_and_leaves_the_server_as_it_was() {
 }
 
 #[test]
+fn publish_takes_a_plan_as_it_is_and_refuses_one_for_another_model() {
+    let folder = inputs();
+    let (code, out, err) = run(folder.path(), "build --items items.npy --metric dot --out items.tng --users users.npy");
+    assert_eq!(code, 0, "{out}{err}");
+    let (code, out, err) =
+        plan(folder.path(), "--index items.tng --redis 32MiB --ram 1GiB --recall 0.5 --out plan.toml");
+    assert_eq!(code, 0, "{out}{err}");
+    let toml = std::fs::read_to_string(folder.path().join("plan.toml")).unwrap();
+    let codec = toml.lines().find_map(|line| line.strip_prefix("users = \"")).unwrap().trim_end_matches('"');
+    let publish = "publish --index items.tng --users users.npy --store users.redb --json --plan plan.toml";
+    let (code, out, err) = run(folder.path(), publish);
+    assert_eq!((code, &err[..]), (0, ""), "{out}");
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((&json["codec"], &json["users"]), (&codec.into(), &700.into()));
+    std::fs::write(folder.path().join("plan.toml"), toml.replace("users_kept = 700", "users_kept = 600")).unwrap();
+    let (code, _, err) = run(folder.path(), publish);
+    assert!(code == 3 && err.contains("at most as many users as 600, got 700"), "{code} {err}");
+}
+
+#[test]
 fn without_a_server_and_a_log_the_plan_says_what_it_assumed() {
     let folder = inputs();
     let (code, out, err) = plan(folder.path(), "--metric dot --redis 32MiB --ram 1GiB --recall 0.9");

@@ -14,6 +14,7 @@ use crate::codec::Codec;
 use crate::engine::users::{Publication, Step, UserSource, publish};
 use crate::input::{Ids, Vectors};
 use crate::kv::AnyKv;
+use crate::plan::{PlanFile, Publishing};
 use crate::store::{Footprint, Listed, Manifest, PublishOptions, Room, State, Strategy, activate, list, lower_codecs};
 
 /// Load user vectors into Redis or an embedded store as a release that belongs to an index, and activate it
@@ -21,7 +22,7 @@ use crate::store::{Footprint, Listed, Manifest, PublishOptions, Room, State, Str
 /// Users without ids are numbered by row and packed densest. What the release will cost is predicted first, and one that
 /// does not fit is refused before anything is written. Everything written is read back and compared before the release
 /// is activated; until then readers see the release before it, and if anything goes wrong nothing of the new one stays.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The index that these users will search
     #[arg(long, value_name = "FILE")]
@@ -38,6 +39,9 @@ pub struct Args {
     /// Prefix of every key
     #[arg(long, default_value = "tonnage")]
     namespace: String,
+    /// A plan by `tonnage plan --out`: its codec, its maxmemory as the budget, and its way of loading
+    #[arg(long, value_name = "FILE", conflicts_with = "codec")]
+    plan: Option<PathBuf>,
     /// How vectors are kept: f32, f16, int8 or int4
     #[arg(long, default_value = "int8")]
     codec: Codec,
@@ -93,6 +97,7 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
     ensure!(!args.allow_gap || replaces, Usage("--allow-gap belongs to --strategy replace".to_owned()));
     let index = Index::open(&args.index)?;
     let users = Vectors::open(&args.users)?;
+    let args = &planned(args, &index, &users)?;
     let ids = args.ids.as_deref().map(Ids::open).transpose()?;
     let source = UserSource::new(&index, &users, ids.as_ref(), args.codec)?;
     let release = args.release.as_deref().unwrap_or(&index.meta().release);
@@ -143,6 +148,31 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
         users_per_s: f64::from(manifest.users) / started.elapsed().as_secs_f64(),
     };
     out.show(&report, || text(&report))
+}
+
+/// The arguments with what the plan says, and warnings where the model is not as planned.
+fn planned(args: &Args, index: &Index, users: &Vectors) -> anyhow::Result<Args> {
+    let mut args = args.clone();
+    let Some(path) = &args.plan else { return Ok(args) };
+    let file = PlanFile::open(path)?;
+    file.check(path, users.dim(), users.rows())?;
+    let settings = &file.plan.settings;
+    let (planned, found) = (settings.items, index.meta());
+    if (planned.codec, planned.finer) != (found.codec, found.finer) {
+        let (planned, found) = (out::codecs(planned.codec, planned.finer), out::codecs(found.codec, found.finer));
+        out::warn(&format!(
+            "the plan keeps items as {planned}, and the index has {found}: build it so, or plan with it"
+        ));
+    }
+    if settings.pages.is_none() {
+        out::warn("the plan keeps lists only, and no vectors");
+    }
+    args.codec = settings.users;
+    args.budget_bytes = args.budget_bytes.or(Some(settings.maxmemory_bytes));
+    if settings.publishing == Publishing::Rolling {
+        args.strategy = args.strategy.or(Some(Way::Rolling));
+    }
+    Ok(args)
 }
 
 impl Way {
