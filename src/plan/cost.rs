@@ -5,8 +5,8 @@
 //! them, for what it takes of a processor; and alone, for how long one request waits. No number here is a constant: on
 //! another machine, with another index, they are others.
 //!
-//! The store is measured by a small scratch release and some lists, 2 MB or less, that are removed again and would expire
-//! by themselves.
+//! The store is measured by a small scratch release and some lists, 2 MB or less, under a namespace of their own. They are
+//! removed again; should that fail, all but the few bytes of the namespace's ledger expire by themselves.
 
 use std::future::Future;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -347,8 +347,8 @@ impl<'a, K: Kv + Clone> Scratch<'a, K> {
         let (ns, manifest) = (&self.ns, self.users.manifest());
         let pages = (0..manifest.pages()).map(|page| format!("{ns}:{}:{page}", manifest.id).into_bytes());
         let values = (0..SCRATCH_VALUES).flat_map(|at| [self.key(LISTS, at), self.key(CANDIDATES, at)]);
-        let manifest = format!("{ns}:r:{}", manifest.name).into_bytes();
-        self.kv.delete_many(&pages.chain(values).chain([manifest]).collect::<Vec<_>>()).await?;
+        let others = [format!("{ns}:r:{}", manifest.name), format!("{ns}:current")].map(String::into_bytes);
+        self.kv.delete_many(&pages.chain(values).chain(others).collect::<Vec<_>>()).await?;
         Ok(())
     }
 }
