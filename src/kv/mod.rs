@@ -26,7 +26,7 @@ pub use cluster::{ClusterKv, Shard};
 pub use embedded::EmbeddedKv;
 pub use error::KvError;
 pub use home::AnyKv;
-pub use probe::{Probe, probe};
+pub use probe::{Persistence, Probe, probe};
 pub use redis::{RedisKv, RedisOptions};
 
 /// A part of one value: bytes `start..end`, in bytes from its beginning.

@@ -47,6 +47,11 @@ impl Node {
         &self.0.home
     }
 
+    /// The database that commands go to.
+    pub(super) fn database(&self) -> i64 {
+        self.0.client.get_connection_info().redis_settings().db()
+    }
+
     pub(super) fn explain(&self, lane: Lane, error: RedisError) -> KvError {
         let limit_ms = match lane {
             Lane::Requests => self.0.options.response_timeout_ms,

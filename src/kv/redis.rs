@@ -56,6 +56,11 @@ impl RedisKv {
         Self { node }
     }
 
+    /// The database that commands go to.
+    pub(super) fn database(&self) -> i64 {
+        self.node.database()
+    }
+
     /// Whether it is one node of a Redis Cluster, which answers only for its own slots.
     pub(super) async fn is_of_cluster(&self) -> bool {
         self.node.is_of_cluster().await

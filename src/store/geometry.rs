@@ -2,9 +2,11 @@
 //!
 //! A server charges every allocation at its allocator's size class, and a power of two is the worst number of slots:
 //! 128 slots of 64 bytes and the string's own framing land just above the 8,192 class and pay for 10,240. So the count
-//! is searched, not guessed. Sources: jemalloc's `SIZE_CLASSES` (four to a doubling, quantum 16 as distributions build
-//! it), Redis 7.0 `sds.c:sdsReqType`, `object.c` and `dict.h`. Other servers differ by a few bytes a page, which moves
-//! the total by less than 1 % and the best count hardly at all.
+//! is searched, not guessed, with the [memory model](crate::kv::memory) of one server, so that a release has the same
+//! pages wherever it goes. Other servers differ by a few bytes a page, which moves the total by less than 1 % and the
+//! best count hardly at all.
+
+use crate::kv::memory::{Expiry, Keys, Names, Server, Value, Values};
 
 use super::page;
 
@@ -12,9 +14,9 @@ use super::page;
 /// a small one (measured 16 us against 16 us), and beyond it the saving is under 0.5 %.
 pub const MAX_PAGE_BYTES: usize = 8 << 10;
 
-/// Bytes of a page's key that its allocation has room for beside the header: with 48-bit release ids all keys of the
-/// usual namespaces fall in the 32-byte class, so the search need not know the name.
-const KEY_BYTES: usize = 32;
+/// A page's key. With 48-bit release ids all keys of the usual namespaces fall in one size class, so the search need
+/// not know the name.
+const KEY_BYTES: usize = 30;
 
 /// Bytes of a user in a dense page.
 pub const fn dense_user_bytes(record_bytes: usize) -> usize {
@@ -29,25 +31,10 @@ pub const fn hashed_user_bytes(record_bytes: usize) -> usize {
 /// Bytes of a hashed page before its users.
 pub const HASHED_HEADER_BYTES: usize = page::HEADER_BYTES;
 
-/// What jemalloc gives for a request of `bytes`.
-pub fn size_class(bytes: usize) -> usize {
-    match bytes {
-        0..=8 => 8,
-        9..=64 => bytes.next_multiple_of(16),
-        _ => bytes.next_multiple_of(bytes.next_power_of_two() / 8),
-    }
-}
-
-/// What a server pays for a page of `value_bytes`: dict entry (24 rounded to 32), key, object header (16), the string
-/// with its header and closing NUL, and 12 for the bucket (8 bytes, in a table that is between half and quite full).
+/// What the reference server pays for a page of `value_bytes`, with 12 for the bucket: 8 bytes, in a table that is
+/// between half and quite full.
 pub fn page_cost(value_bytes: usize) -> usize {
-    let header = match value_bytes {
-        0..32 => 1,
-        32..256 => 3,
-        256..65_536 => 5,
-        _ => 9,
-    };
-    32 + KEY_BYTES + 16 + size_class(header + value_bytes + 1) + 12
+    Server::REFERENCE.key_bytes(KEY_BYTES, &Value::String(value_bytes), Expiry::None) + 12
 }
 
 /// Slots of a dense page of `slot_bytes` each: the fewest bytes a slot within [`MAX_PAGE_BYTES`]; at least one.
@@ -71,48 +58,14 @@ pub fn hashed_mean(header_bytes: usize, entry_bytes: usize) -> f64 {
 
 /// Expected bytes a user in hashed pages of `mean` users.
 pub fn hashed_cost(header_bytes: usize, entry_bytes: usize, mean: f64) -> f64 {
-    // ten standard deviations around the mean leave out less than f64 can hold
-    let reach = 10.0 * mean.sqrt() + 10.0;
-    let first = (mean - reach).max(0.0) as usize;
-    let mut p = (first as f64 * mean.ln() - mean - ln_factorial(first)).exp();
-    let mut expected = 0.0;
-    for n in first..=(mean + reach) as usize {
-        expected += p * page_cost(header_bytes + n * entry_bytes) as f64;
-        p *= mean / (n + 1) as f64;
-    }
-    expected / mean
-}
-
-fn ln_factorial(n: usize) -> f64 {
-    (2..=n).map(|i| (i as f64).ln()).sum()
+    let values = Values::poisson(header_bytes, entry_bytes, mean);
+    let page = Keys { names: Names::same(KEY_BYTES, 1), values, expiry: Expiry::None };
+    (Server::REFERENCE.keys_bytes(&page) + 12.0) / mean
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn size_classes_are_jemallocs() {
-        let classes = [
-            (1, 8),
-            (8, 8),
-            (9, 16),
-            (17, 32),
-            (33, 48),
-            (49, 64),
-            (65, 80),
-            (129, 160),
-            (250, 256),
-            (257, 320),
-            (1_025, 1_280),
-            (8_192, 8_192),
-            (8_193, 10_240),
-            (14_337, 16_384),
-        ];
-        for (asked, given) in classes {
-            assert_eq!(size_class(asked), given, "{asked}");
-        }
-    }
 
     #[test]
     fn the_best_count_is_the_published_one() {

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod releases;
 pub mod vectors;
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -23,28 +24,34 @@ pub struct RedisServer {
 impl RedisServer {
     /// Starts one, with more `redis-server` arguments, and waits until it answers.
     pub fn start(more: &[&str]) -> Self {
+        let missing = "redis-server must be installed for these tests: apt-get install redis-server";
+        Self::start_program("redis-server".as_ref(), missing, more)
+    }
+
+    /// Starts any server of the family; `missing` is said if there is no such program.
+    pub fn start_program(program: &OsStr, missing: &str, more: &[&str]) -> Self {
         // the port is free when we look and may be taken when the server does; then another is tried
         for _ in 0..10 {
-            if let Some(server) = Self::try_start(more) {
+            if let Some(server) = Self::try_start(program, missing, more) {
                 return server;
             }
         }
-        panic!("redis-server did not come up on any of ten ports");
+        panic!("{program:?} did not come up on any of ten ports");
     }
 
-    fn try_start(more: &[&str]) -> Option<Self> {
+    fn try_start(program: &OsStr, missing: &str, more: &[&str]) -> Option<Self> {
         let folder = TempDir::new().unwrap();
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
         drop(free);
-        let process = Command::new("redis-server")
+        let process = Command::new(program)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--dir"])
             .arg(folder.path())
             .args(more)
             .stdout(Stdio::null())
             .spawn()
-            .expect("redis-server must be installed for these tests: apt-get install redis-server");
+            .expect(missing);
         let mut server = Self { process, port, _folder: folder };
         let until = Instant::now() + Duration::from_secs(10);
         while Instant::now() < until && server.process.try_wait().unwrap().is_none() {
@@ -66,6 +73,11 @@ impl RedisServer {
         let mut answer = vec![0; 1 << 14];
         let length = stream.read(&mut answer).ok()?;
         Some(String::from_utf8_lossy(&answer[..length]).into_owned())
+    }
+
+    /// Where it listens on the loopback.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Its address.

@@ -60,7 +60,7 @@ impl Values {
         Self { shares: vec![(value, 1.0)] }
     }
 
-    /// A mix; of no values, it is the empty string.
+    /// A mix.
     pub fn mixed(shares: impl IntoIterator<Item = (Value, f64)>) -> Self {
         Self { shares: shares.into_iter().collect() }
     }

@@ -12,13 +12,17 @@ mod dataset;
 mod flavor;
 mod keys;
 mod object;
+mod overhead;
 mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use alloc::Allocator;
 pub use dataset::{Dataset, Priced};
 pub use flavor::Flavor;
 pub use keys::{Expiry, Keys, Names, Values};
 pub use object::Value;
+pub use overhead::{Past, Writes, backlog_bytes, connection_bytes, copied_bytes, resident_bytes};
 
 /// A server, as far as bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,12 @@ impl Server {
     /// page has), it is decided for this one: its entries are the most expensive, and its classes the widest.
     pub const REFERENCE: Self =
         Self { flavor: Flavor::Redis70, allocator: Allocator::JemallocQ16, cluster_slots: None };
+
+    /// What the first call of a command since the server started adds for good: its latency histogram, 3,072 counts
+    /// (`server.c:updateCommandLatencyHistogram`, since 7.0; measured 24,688 bytes).
+    pub const fn first_use_bytes(&self) -> u64 {
+        (self.size_class(3_072 * 8) + self.size_class(104)) as u64
+    }
 
     const fn size_class(&self, bytes: usize) -> usize {
         self.allocator.size_class(bytes)

@@ -1,5 +1,8 @@
 //! The tables of a database: buckets that point at keys, and at keys with a TTL. They double when full, both sizes
 //! standing while entries move, and shrink only when nearly empty: what they cost depends on what was there before.
+//!
+//! Sources, by version tag: `dict.c`, `kvstore.c`, `server.c` of Redis; `hashtable.c` and `kvstore.c` of Valkey. Those
+//! of clusters were also weighed: one node with all slots, 100,000 and 400,000 keys, on each of the flavors.
 
 use super::keys::poisson;
 use super::{Flavor, Server};
@@ -18,47 +21,48 @@ pub(super) struct Table {
     count: u64,
     /// The count that the buckets were last sized for.
     sized_for: u64,
-    /// Bytes of the old buckets, if they may still be there.
+    /// Bytes of old buckets that may still be there.
     leaving: f64,
 }
 
 impl Table {
+    /// A table of so many keys that were only ever added.
     pub fn of(role: Role, count: u64) -> Self {
         Self { role, count, sized_for: count, leaving: 0.0 }
     }
 
     /// Keys come. Both sizes stand until [`settle`](Self::settle).
     pub fn add(&mut self, server: &Server, keys: u64) {
+        let before = *self;
         self.count += keys;
         if self.count <= self.sized_for {
             return;
         }
-        let before = self.buckets(server);
-        let from = self.sized_for;
         self.sized_for = self.count;
-        let after = self.buckets(server);
-        if after > before && from > 0 {
-            // of several doublings only the last one's old buckets are left
-            self.leaving = if server.cluster_slots.is_some() { before } else { after / 2.0 };
+        let (old, new) = (Self { count: 0, ..before }.bytes(server), Self { count: 0, ..*self }.bytes(server));
+        if new > old && before.sized_for > 0 {
+            // a table that doubles several times leaves the last half; of slots, those that did not just appear
+            self.leaving = if table_slots(server).is_some() { old.min(new - old) } else { new / 2.0 };
         }
     }
 
-    /// Keys go. Buckets shrink once the fill is below the server's threshold.
+    /// Keys go. Buckets shrink once they are nearly empty: under 10 % to Redis 7.2 (`HASHTABLE_MIN_FILL` 10), 12.5 %
+    /// since (8), 13 % in Valkey's own tables (`MIN_FILL_PERCENT_SOFT`).
     pub fn remove(&mut self, server: &Server, keys: u64) {
         self.count = self.count.saturating_sub(keys);
-        // HASHTABLE_MIN_FILL: 10 % to Redis 7.2, an eighth since; MIN_FILL_PERCENT_SOFT of Valkey's hashtable.c: 13 %
-        let threshold = match server.flavor {
+        let least = match server.flavor {
             Flavor::Redis70 => 0.10,
             Flavor::Valkey81 | Flavor::Valkey91 => 0.13,
             _ => 0.125,
         };
-        let full = self.capacity(server);
-        if (self.count as f64) < threshold * full {
+        let slots = f64::from(table_slots(server).unwrap_or(1).max(1));
+        let room = buckets(server, self.sized_for as f64 / slots) * bucket(server).keys as f64 * slots;
+        if (self.count as f64) < least * room {
             self.sized_for = self.count;
         }
     }
 
-    /// Entries have moved; the old buckets are gone.
+    /// Entries have moved; old buckets are gone.
     pub fn settle(&mut self) {
         self.leaving = 0.0;
     }
@@ -69,76 +73,92 @@ impl Table {
 
     /// Buckets, and what hangs on them beside the keys.
     pub fn bytes(&self, server: &Server) -> f64 {
-        self.buckets(server) + self.chains(server)
-    }
-
-    /// Keys that the buckets are made for, all slots together.
-    fn capacity(&self, server: &Server) -> f64 {
-        let slots = f64::from(per_slot(server).unwrap_or(1).max(1));
-        let each = (self.sized_for as f64 / slots).ceil() as u64;
-        let per_bucket = if sevens(server) { 7.0 } else { 1.0 };
-        slots * buckets_for(server, each) as f64 * per_bucket
-    }
-
-    fn buckets(&self, server: &Server) -> f64 {
-        let bytes = if sevens(server) { 64 } else { 8 };
-        let array = |keys: usize| match keys {
-            0 => 0.0,
-            keys => server.size_class(bytes * buckets_for(server, keys as u64) as usize) as f64,
+        let (count, sized_for) = (self.count as f64, self.sized_for as f64);
+        let Some(slots) = table_slots(server) else {
+            return table_bytes(server, count, sized_for);
         };
-        match per_slot(server) {
-            None => array(self.sized_for as usize),
-            Some(slots) => {
-                let each = self.slot_struct(server) as f64;
-                let slot = |(keys, p): (usize, f64)| if keys == 0 { 0.0 } else { p * (each + array(keys)) };
-                f64::from(slots) * poisson(self.sized_for as f64 / f64::from(slots.max(1))).map(slot).sum::<f64>()
-            }
-        }
+        let each = self.slot_bytes(server) as f64;
+        let filled = if sized_for > 0.0 { count / sized_for } else { 0.0 };
+        let slot = |(keys, p): (usize, f64)| match keys {
+            0 => 0.0,
+            keys => p * (each + table_bytes(server, keys as f64 * filled, keys as f64)),
+        };
+        f64::from(slots) * poisson(sized_for / f64::from(slots.max(1))).map(slot).sum::<f64>()
     }
 
-    /// The struct of one slot's table (`kvstore.c`). Redis 8.2 keeps in the main one a histogram of key sizes, 2,400
-    /// bytes (`kvstoreDictMetadata.keysizes_hist`).
-    fn slot_struct(&self, server: &Server) -> usize {
+    /// The struct of one slot's table. From Redis 8.0 the main one has a histogram of key sizes, 2,400 bytes
+    /// (`kvstoreDictMetadata.keysizes_hist`).
+    fn slot_bytes(&self, server: &Server) -> usize {
         let bytes = match (server.flavor, self.role) {
             (Flavor::Redis80 | Flavor::Redis82 | Flavor::Redis86, Role::Keys) => 64 + 2_400,
-            _ => 64,
+            (Flavor::Redis70 | Flavor::Redis74 | Flavor::Redis80 | Flavor::Redis82 | Flavor::Redis86, _) => 64,
+            (Flavor::Valkey80 | Flavor::Valkey81, _) => 80,
+            (Flavor::Valkey91, _) => 96,
         };
         server.size_class(bytes)
     }
-
-    /// Redis 8.2 points at a key right from its bucket, and needs 16 bytes for each further one of the same bucket
-    /// (`dictEntryNoValue`); Valkey 8.1 hangs a bucket of six more on one of seven that is full.
-    fn chains(&self, server: &Server) -> f64 {
-        let slots = per_slot(server).map_or(1.0, |slots| f64::from(slots.max(1)));
-        let buckets = self.capacity(server) / if sevens(server) { 7.0 } else { 1.0 };
-        if self.count == 0 || buckets <= 0.0 {
-            return 0.0;
-        }
-        let load = self.count as f64 / buckets;
-        match server.flavor {
-            Flavor::Redis82 | Flavor::Redis86 => {
-                let used = buckets * (1.0 - (-load).exp());
-                server.size_class(16) as f64 * (self.count as f64 - used).max(0.0)
-            }
-            Flavor::Valkey81 | Flavor::Valkey91 if slots <= 1.0 => {
-                let more = |(n, p): (usize, f64)| p * n.saturating_sub(7).div_ceil(6) as f64;
-                server.size_class(64) as f64 * buckets * poisson(load).map(more).sum::<f64>()
-            }
-            _ => 0.0,
-        }
-    }
 }
 
-/// Slots with a table of their own.
-fn per_slot(server: &Server) -> Option<u32> {
+/// Slots that have a table of their own: from Redis 7.4 and Valkey 8.0.
+fn table_slots(server: &Server) -> Option<u32> {
     server.cluster_slots.filter(|_| server.flavor != Flavor::Redis70)
 }
 
-fn sevens(server: &Server) -> bool {
-    matches!(server.flavor, Flavor::Valkey81 | Flavor::Valkey91)
+/// What a table is made of.
+struct Bucket {
+    bytes: usize,
+    keys: u64,
 }
 
-/// Buckets for so many keys that were only ever added: `dict.c:_dictExpandIfNeeded`, `hashtable.c:resize`.
-fn buckets_for(server: &Server, keys: u64) -> u64 {
-    if sevens(server) { keys.div_ceil(7).next_power_of_two() } else { keys.next_power_of_two().max(4) }
+fn bucket(server: &Server) -> Bucket {
+    match server.flavor {
+        // seven keys and a byte of the hash of each, in a cache line
+        Flavor::Valkey81 | Flavor::Valkey91 => Bucket { bytes: 64, keys: 7 },
+        _ => Bucket { bytes: 8, keys: 1 },
+    }
+}
+
+/// Buckets for so many keys that were only ever added: a power of two, of Redis at least four. From Redis 7.4 and Valkey
+/// 8.0 the clock doubles a table that is just full, too (`kvstoreTryResizeDicts`).
+fn buckets(server: &Server, keys: f64) -> f64 {
+    let keys = keys.ceil() as u64;
+    let keys = if server.flavor == Flavor::Redis70 { keys } else { keys + 1 };
+    let Bucket { keys: each, .. } = bucket(server);
+    let least = if each == 1 { 4 } else { 1 };
+    keys.div_ceil(each).next_power_of_two().max(least) as f64
+}
+
+/// One table of `keys` keys, with buckets for `sized_for`; without any it has none.
+fn table_bytes(server: &Server, keys: f64, sized_for: f64) -> f64 {
+    if sized_for <= 0.0 {
+        return 0.0;
+    }
+    let buckets = buckets(server, sized_for);
+    let array = server.size_class(bucket(server).bytes * buckets as usize) as f64;
+    array
+        + match server.flavor {
+            // points at the key itself, and needs 16 bytes more for each further key of a bucket (`dictEntryNoValue`)
+            Flavor::Redis82 | Flavor::Redis86 => {
+                let filled = buckets * (1.0 - (1.0 - 1.0 / buckets).powf(keys));
+                server.size_class(16) as f64 * (keys - filled).max(0.0)
+            }
+            Flavor::Valkey81 | Flavor::Valkey91 => server.size_class(64) as f64 * child_buckets(keys, buckets),
+            _ => 0.0,
+        }
+}
+
+/// Valkey hangs a bucket of six more keys on one of seven that is full: how many there are, with `keys` keys falling
+/// evenly on the buckets.
+fn child_buckets(keys: f64, buckets: f64) -> f64 {
+    if buckets <= 1.0 {
+        return ((keys - 7.0) / 6.0).ceil().max(0.0);
+    }
+    // the binomial distribution of one bucket's keys, from none upwards; past its mean the rest is soon nothing
+    let odds = 1.0 / (buckets - 1.0);
+    let (mut p, mut expected) = ((1.0 - 1.0 / buckets).powf(keys), 0.0);
+    for n in 0..=keys.min(200.0) as usize {
+        expected += p * n.saturating_sub(7).div_ceil(6) as f64;
+        p *= (keys - n as f64).max(0.0) / (n + 1) as f64 * odds;
+    }
+    buckets * expected
 }
