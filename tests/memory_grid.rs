@@ -9,7 +9,6 @@ mod support;
 use std::fmt::{self, Display, Formatter};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::path::Path;
 use std::time::Duration;
 
 use support::RedisServer;
@@ -132,7 +131,7 @@ fn grid(server: &str, bound: f64) {
 }
 
 fn measure(program: &str, case: Case) -> Errors {
-    let server = start(program);
+    let server = start(program, &[]);
     let (sizes, keys) = plan(case);
     let before = settled(&server);
     let mut dataset = before.dataset();
@@ -233,7 +232,7 @@ fn send(server: &RedisServer, count: usize, command: impl Fn(usize, &mut Vec<u8>
 fn life(program: &str, bound: f64, node_of_a_cluster: bool) {
     const PAGES: usize = 70_000;
     let more: &[&str] = if node_of_a_cluster { &["--cluster-enabled", "yes"] } else { &[] };
-    let server = start_with(program, more);
+    let server = start(program, more);
     if node_of_a_cluster {
         server.say("CLUSTER ADDSLOTSRANGE 0 16383").unwrap();
         while !server.say("CLUSTER INFO").unwrap().contains("cluster_state:ok") {
@@ -252,15 +251,15 @@ fn life(program: &str, bound: f64, node_of_a_cluster: bool) {
     let mut called = Vec::new();
     let mut step = |what: &str, command: &'static str, release: char, dataset: &Dataset| {
         let word = command.to_uppercase();
-        send(&server, PAGES, |page, to| match command {
-            "set" => set(to, &name(release, page), &[b'x'; 500], true),
-            _ => {
-                let key = name(release, page);
+        send(&server, PAGES, |page, to| {
+            let key = name(release, page);
+            if command == "set" {
+                set(to, &key, &[b'x'; 500], true);
+            } else {
                 write!(to, "*2\r\n${}\r\n{word}\r\n${}\r\n{key}\r\n", word.len(), key.len()).unwrap();
             }
         });
         called.push(command);
-        called.dedup();
         let predicted = dataset.rest_bytes() + before.first_use_bytes(&called) - before.client_bytes;
         let after = settled(&server);
         let measured = after.used_bytes - after.client_bytes;
@@ -280,18 +279,9 @@ fn life(program: &str, bound: f64, node_of_a_cluster: bool) {
     step("first one retired", "unlink", 'a', &dataset);
 }
 
-fn start(program: &str) -> RedisServer {
-    start_with(program, &[])
-}
-
-fn start_with(program: &str, more: &[&str]) -> RedisServer {
-    let path = match program {
-        "redis-server" => program.into(),
-        other => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers").join(other),
-    };
-    let missing = format!("{} is missing: tools/servers installs it (apt-get the first)", path.display());
-    // entries move into a grown table once in each turn of the clock
-    RedisServer::start_program(path.as_os_str(), &missing, &[&["--hz", "500"], more].concat())
+/// A server whose entries move into a grown table at each turn of a fast clock.
+fn start(program: &str, more: &[&str]) -> RedisServer {
+    RedisServer::start_other(program, &[&["--hz", "500"], more].concat())
 }
 
 /// What the server is once it stands still: tables have moved, the connections' books are up to date.

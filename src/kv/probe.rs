@@ -76,8 +76,8 @@ impl Probe {
 
     /// Bytes that the first call of each of these commands adds for good, as far as they have not been called yet.
     pub fn first_use_bytes(&self, commands: &[&str]) -> u64 {
-        let new = commands.iter().filter(|&&command| !self.commands.contains(command)).count();
-        self.server.first_use_bytes() * new as u64
+        let new: BTreeSet<_> = commands.iter().filter(|&&command| !self.commands.contains(command)).collect();
+        self.server.first_use_bytes() * new.len() as u64
     }
 }
 

@@ -5,9 +5,9 @@ pub mod cluster;
 pub mod releases;
 pub mod vectors;
 
-use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -24,22 +24,25 @@ pub struct RedisServer {
 impl RedisServer {
     /// Starts one, with more `redis-server` arguments, and waits until it answers.
     pub fn start(more: &[&str]) -> Self {
-        let missing = "redis-server must be installed for these tests: apt-get install redis-server";
-        Self::start_program("redis-server".as_ref(), missing, more)
+        Self::start_other("redis-server", more)
     }
 
-    /// Starts any server of the family; `missing` is said if there is no such program.
-    pub fn start_program(program: &OsStr, missing: &str, more: &[&str]) -> Self {
+    /// The same of another server of the family: a program that `tools/servers` puts into `target/servers`.
+    pub fn start_other(program: &str, more: &[&str]) -> Self {
+        let path = match program {
+            "redis-server" => program.into(),
+            other => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/servers").join(other),
+        };
         // the port is free when we look and may be taken when the server does; then another is tried
         for _ in 0..10 {
-            if let Some(server) = Self::try_start(program, missing, more) {
+            if let Some(server) = Self::try_start(&path, more) {
                 return server;
             }
         }
-        panic!("{program:?} did not come up on any of ten ports");
+        panic!("{program} did not come up on any of ten ports");
     }
 
-    fn try_start(program: &OsStr, missing: &str, more: &[&str]) -> Option<Self> {
+    fn try_start(program: &Path, more: &[&str]) -> Option<Self> {
         let folder = TempDir::new().unwrap();
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = free.local_addr().unwrap().port();
@@ -51,7 +54,10 @@ impl RedisServer {
             .args(more)
             .stdout(Stdio::null())
             .spawn()
-            .expect(missing);
+            .unwrap_or_else(|e| {
+                let remedy = "apt-get install redis-server, and tools/servers for the others";
+                panic!("{} must be there for these tests ({e}): {remedy}", program.display())
+            });
         let mut server = Self { process, port, _folder: folder };
         let until = Instant::now() + Duration::from_secs(10);
         while Instant::now() < until && server.process.try_wait().unwrap().is_none() {
@@ -73,11 +79,6 @@ impl RedisServer {
         let mut answer = vec![0; 1 << 14];
         let length = stream.read(&mut answer).ok()?;
         Some(String::from_utf8_lossy(&answer[..length]).into_owned())
-    }
-
-    /// Where it listens on the loopback.
-    pub fn port(&self) -> u16 {
-        self.port
     }
 
     /// Its address.

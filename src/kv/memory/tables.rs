@@ -33,14 +33,14 @@ impl Table {
 
     /// Keys come. Both sizes stand until [`settle`](Self::settle).
     pub fn add(&mut self, server: &Server, keys: u64) {
-        let before = *self;
         self.count += keys;
         if self.count <= self.sized_for {
             return;
         }
+        let old = self.array_bytes(server);
         self.sized_for = self.count;
-        let (old, new) = (Self { count: 0, ..before }.bytes(server), Self { count: 0, ..*self }.bytes(server));
-        if new > old && before.sized_for > 0 {
+        let new = self.array_bytes(server);
+        if new > old && old > 0.0 {
             // a table that doubles several times leaves the last half; of slots, those that did not just appear
             self.leaving = if table_slots(server).is_some() { old.min(new - old) } else { new / 2.0 };
         }
@@ -71,19 +71,23 @@ impl Table {
         self.leaving
     }
 
-    /// Buckets, and what hangs on them beside the keys.
+    /// Buckets, and what hangs on them beside the keys. The table of a slot goes with its last key.
     pub fn bytes(&self, server: &Server) -> f64 {
         let (count, sized_for) = (self.count as f64, self.sized_for as f64);
+        let table = |keys, sized_for| array_bytes(server, sized_for) + chain_bytes(server, keys, sized_for);
         let Some(slots) = table_slots(server) else {
-            return table_bytes(server, count, sized_for);
+            return table(count, sized_for);
         };
-        let each = self.slot_bytes(server) as f64;
-        let filled = if sized_for > 0.0 { count / sized_for } else { 0.0 };
-        let slot = |(keys, p): (usize, f64)| match keys {
-            0 => 0.0,
-            keys => p * (each + table_bytes(server, keys as f64 * filled, keys as f64)),
-        };
-        f64::from(slots) * poisson(sized_for / f64::from(slots.max(1))).map(slot).sum::<f64>()
+        let (each, room) = (self.slot_bytes(server) as f64, sized_for / count.max(1.0));
+        over_slots(slots, self.count, |keys| each + table(keys, keys * room))
+    }
+
+    /// Buckets alone.
+    fn array_bytes(&self, server: &Server) -> f64 {
+        match table_slots(server) {
+            None => array_bytes(server, self.sized_for as f64),
+            Some(slots) => over_slots(slots, self.sized_for, |keys| array_bytes(server, keys)),
+        }
     }
 
     /// The struct of one slot's table. From Redis 8.0 the main one has a histogram of key sizes, 2,400 bytes
@@ -128,23 +132,36 @@ fn buckets(server: &Server, keys: f64) -> f64 {
     keys.div_ceil(each).next_power_of_two().max(least) as f64
 }
 
-/// One table of `keys` keys, with buckets for `sized_for`; without any it has none.
-fn table_bytes(server: &Server, keys: f64, sized_for: f64) -> f64 {
+/// The sum over slots that keys fall evenly on; of a slot without a key there is nothing.
+fn over_slots(slots: u32, keys: u64, bytes: impl Fn(f64) -> f64) -> f64 {
+    let mean = keys as f64 / f64::from(slots.max(1));
+    let slot = |(keys, p): (usize, f64)| if keys == 0 { 0.0 } else { p * bytes(keys as f64) };
+    f64::from(slots) * poisson(mean).map(slot).sum::<f64>()
+}
+
+/// The buckets of one table; without ever a key it has none.
+fn array_bytes(server: &Server, sized_for: f64) -> f64 {
     if sized_for <= 0.0 {
         return 0.0;
     }
+    server.size_class(bucket(server).bytes * buckets(server, sized_for) as usize) as f64
+}
+
+/// What hangs on the buckets of one table of `keys` keys.
+fn chain_bytes(server: &Server, keys: f64, sized_for: f64) -> f64 {
+    if keys <= 0.0 {
+        return 0.0;
+    }
     let buckets = buckets(server, sized_for);
-    let array = server.size_class(bucket(server).bytes * buckets as usize) as f64;
-    array
-        + match server.flavor {
-            // points at the key itself, and needs 16 bytes more for each further key of a bucket (`dictEntryNoValue`)
-            Flavor::Redis82 | Flavor::Redis86 => {
-                let filled = buckets * (1.0 - (1.0 - 1.0 / buckets).powf(keys));
-                server.size_class(16) as f64 * (keys - filled).max(0.0)
-            }
-            Flavor::Valkey81 | Flavor::Valkey91 => server.size_class(64) as f64 * child_buckets(keys, buckets),
-            _ => 0.0,
+    match server.flavor {
+        // points at the key itself, and needs 16 bytes more for each further key of a bucket (`dictEntryNoValue`)
+        Flavor::Redis82 | Flavor::Redis86 => {
+            let filled = buckets * (1.0 - (1.0 - 1.0 / buckets).powf(keys));
+            server.size_class(16) as f64 * (keys - filled).max(0.0)
         }
+        Flavor::Valkey81 | Flavor::Valkey91 => server.size_class(64) as f64 * child_buckets(keys, buckets),
+        _ => 0.0,
+    }
 }
 
 /// Valkey hangs a bucket of six more keys on one of seven that is full: how many there are, with `keys` keys falling

@@ -75,7 +75,7 @@ fn debians_redis_costs_what_was_measured() {
 /// 9.1 are built with glibc's malloc.
 #[test]
 fn a_cluster_adds_what_was_measured() {
-    let measured: [(Flavor, Allocator, [(u64, f64, f64); 2]); 6] = [
+    let measured = [
         (Redis70, JemallocQ16, [(100_000, 16.0, 16.0), (400_000, 16.0, 16.0)]),
         (Redis74, JemallocQ8, [(100_000, 12.7, 24.9), (400_000, 3.15, 6.27)]),
         (Redis82, JemallocQ8, [(100_000, 417.1, 428.5), (400_000, 105.2, 108.1)]),
@@ -91,13 +91,16 @@ fn a_cluster_adds_what_was_measured() {
                 let keys = strings(count, 132, ttl);
                 let added = bytes_per_key(&node, &keys) - bytes_per_key(&alone, &keys);
                 let whole = bytes_per_key(&node, &keys);
-                assert!((added - measured).abs() < 0.005 * whole, "{node:?}, {count} keys, ttl {ttl}: {added}");
+                let bound = if allocator == Libc { 0.01 } else { 0.005 };
+                assert!((added - measured).abs() < bound * whole, "{node:?}, {count} keys, ttl {ttl}: {added}");
             }
         }
     }
 }
 
-/// 10 million users, as computed from the same rules when they were first established.
+const USERS: u64 = 10_000_000;
+
+/// [`USERS`], as computed from the same rules when they were first established.
 #[test]
 fn layouts_rank_as_published() {
     // payload, string, string with a TTL, slots of a page, page, page with a TTL
@@ -114,7 +117,6 @@ fn layouts_rank_as_published() {
         (on(Valkey91, JemallocQ8), 68, 110.9, 141.8, 120, 68.7, 68.8),
         (on(Valkey91, JemallocQ8), 132, 206.9, 229.8, 62, 132.9, 133.3),
     ];
-    const USERS: u64 = 10_000_000;
     for (server, payload, string, string_ttl, slots, page, page_ttl) in published {
         for (ttl, string, page) in [(false, string, page), (true, string_ttl, page_ttl)] {
             let one_a_user = bytes_per_key(&server, &strings(USERS, payload, ttl));
