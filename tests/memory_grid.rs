@@ -284,28 +284,28 @@ fn start(program: &str, more: &[&str]) -> RedisServer {
     RedisServer::start_other(program, &[&["--hz", "500"], more].concat())
 }
 
-/// What the server is once it stands still: tables have moved, the connections' books are up to date.
+/// What the server is once it stands still: tables have moved, buffers of closed connections are gone. Its own books on
+/// connections lag behind and show some in the middle of an answer, so the median of several looks is taken.
 fn settled(server: &RedisServer) -> Probe {
+    const LOOKS: usize = 12;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let kv = server.connect().await;
         let mut last = probe(&kv).await.unwrap();
-        let mut still = 0;
+        let mut clients = Vec::new();
         for _ in 0..1_000 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            let mut next = probe(&kv).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(15)).await;
+            let next = probe(&kv).await.unwrap();
             // glibc gives out a few bytes more each time that a buffer comes and goes
-            if next.used_bytes.abs_diff(last.used_bytes) <= 256 {
-                // the books on connections lag behind, and may show one in the middle of an answer
-                next.client_bytes = next.client_bytes.min(last.client_bytes);
-                still += 1;
-            } else {
-                still = 0;
+            if next.used_bytes.abs_diff(last.used_bytes) > 256 {
+                clients.clear();
             }
-            if still == 4 {
-                return next;
-            }
+            clients.push(next.client_bytes);
             last = next;
+            if clients.len() == LOOKS {
+                clients.sort_unstable();
+                return Probe { client_bytes: clients[LOOKS / 2], ..last };
+            }
         }
         panic!("used_memory does not come to rest: {last:?}");
     })
