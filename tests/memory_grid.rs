@@ -7,7 +7,7 @@
 mod support;
 
 use std::fmt::{self, Display, Formatter};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -133,18 +133,17 @@ fn grid(server: &str, bound: f64) {
 fn measure(program: &str, case: Case) -> Errors {
     let server = start(program, &[]);
     let (sizes, keys) = plan(case);
-    let before = settled(&server);
-    let mut dataset = before.dataset();
+    let mut scale = Scale::of(&server);
+    let before = scale.weigh();
+    let mut dataset = scale.server.dataset();
     dataset.add(&keys);
-    let used = before.used_bytes - before.client_bytes;
-    let growth = dataset.rest_bytes() - before.used_bytes + before.first_use_bytes(&["set"]);
+    let growth = dataset.rest_bytes() - scale.server.used_bytes + scale.server.first_use_bytes(&["set"]);
     load(&server, case, &sizes);
-    let after = settled(&server);
-    let measured = after.used_bytes - after.client_bytes;
-    let grown = (measured - used) as f64;
+    let after = scale.weigh();
+    let grown = (after - before) as f64;
     Errors {
         case,
-        absolute: (used + growth) as f64 / measured as f64 - 1.0,
+        absolute: (before + growth) as f64 / after as f64 - 1.0,
         per_entry: growth as f64 / grown - 1.0,
         bytes_per_entry: grown / f64::from(case.entries),
     }
@@ -239,15 +238,16 @@ fn life(program: &str, bound: f64, node_of_a_cluster: bool) {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-    let before = settled(&server);
-    assert_eq!(before.server.cluster_slots, node_of_a_cluster.then_some(16_384));
+    let mut scale = Scale::of(&server);
+    let (begun, before) = (scale.server.clone(), scale.weigh());
+    assert_eq!(begun.server.cluster_slots, node_of_a_cluster.then_some(16_384));
     let name = |release: char, page: usize| format!("tng:{release}bcdef012345:{page}");
     let group = |release| {
         let names = Names::numbered(name(release, 0).len() - 1, 0..PAGES as u64);
         Keys::strings(names, 500, Expiry::Set)
     };
     let (mut first, mut second) = (group('a'), group('b'));
-    let mut dataset = before.dataset();
+    let mut dataset = begun.dataset();
     let mut called = Vec::new();
     let mut step = |what: &str, command: &'static str, release: char, dataset: &Dataset| {
         let word = command.to_uppercase();
@@ -260,9 +260,8 @@ fn life(program: &str, bound: f64, node_of_a_cluster: bool) {
             }
         });
         called.push(command);
-        let predicted = dataset.rest_bytes() + before.first_use_bytes(&called) - before.client_bytes;
-        let after = settled(&server);
-        let measured = after.used_bytes - after.client_bytes;
+        let predicted = before + dataset.rest_bytes() - begun.used_bytes + begun.first_use_bytes(&called);
+        let measured = scale.weigh();
         let error = predicted as f64 / measured as f64 - 1.0;
         println!("{program}, cluster {node_of_a_cluster}, {what}: {:+.3} % of {measured}", error * 100.0);
         assert!(error.abs() <= bound, "{program}, {what}: {predicted} for {measured}");
@@ -284,29 +283,59 @@ fn start(program: &str, more: &[&str]) -> RedisServer {
     RedisServer::start_other(program, &[&["--hz", "500"], more].concat())
 }
 
-/// What the server is once it stands still: tables have moved, buffers of closed connections are gone. Its own books on
-/// connections lag behind and show some in the middle of an answer, so the median of several looks is taken.
-fn settled(server: &RedisServer) -> Probe {
-    const LOOKS: usize = 12;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let kv = server.connect().await;
-        let mut last = probe(&kv).await.unwrap();
-        let mut clients = Vec::new();
-        for _ in 0..1_000 {
-            tokio::time::sleep(Duration::from_millis(15)).await;
-            let next = probe(&kv).await.unwrap();
+/// `used_memory` without what connections have in it. It is one connection, open from before a load to after it.
+struct Scale {
+    answers: BufReader<TcpStream>,
+    server: Probe,
+}
+
+impl Scale {
+    /// Its commands are called once before the server is probed, and so belong to what was there.
+    fn of(server: &RedisServer) -> Self {
+        let answers = BufReader::new(TcpStream::connect(("127.0.0.1", server.port())).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let probed = || runtime.block_on(async { probe(&server.connect().await).await.unwrap() });
+        let mut scale = Self { answers, server: probed() };
+        scale.look();
+        scale.server = probed();
+        scale
+    }
+
+    /// Once nobody else is connected, and the bytes stand still.
+    fn weigh(&mut self) -> u64 {
+        let (mut last, mut still) = (0, 0);
+        for _ in 0..2_000 {
+            std::thread::sleep(Duration::from_millis(10));
+            let (used, connections) = self.look();
             // glibc gives out a few bytes more each time that a buffer comes and goes
-            if next.used_bytes.abs_diff(last.used_bytes) > 256 {
-                clients.clear();
-            }
-            clients.push(next.client_bytes);
-            last = next;
-            if clients.len() == LOOKS {
-                clients.sort_unstable();
-                return Probe { client_bytes: clients[LOOKS / 2], ..last };
+            still = if connections == 1 && used.abs_diff(last) <= 256 { still + 1 } else { 0 };
+            last = used;
+            if still == 4 {
+                return used;
             }
         }
-        panic!("used_memory does not come to rest: {last:?}");
-    })
+        panic!("used_memory does not come to rest: {last}");
+    }
+
+    /// The bytes now, and how many are connected. `mem_clients_normal` lags behind; the list is of this moment.
+    fn look(&mut self) -> (u64, usize) {
+        self.answers.get_mut().write_all(b"INFO memory\r\nCLIENT LIST\r\n").unwrap();
+        let used = field(&self.answer(), "\nused_memory:");
+        let clients = self.answer();
+        let theirs: u64 = clients.lines().map(|client| field(client, " tot-mem=")).sum();
+        (used - theirs, clients.lines().count())
+    }
+
+    fn answer(&mut self) -> String {
+        let mut head = String::new();
+        self.answers.read_line(&mut head).unwrap();
+        let mut text = vec![0; head.trim_start_matches('$').trim_end().parse::<usize>().unwrap() + 2];
+        self.answers.read_exact(&mut text).unwrap();
+        String::from_utf8(text).unwrap().trim_end().to_owned()
+    }
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    let (_, rest) = text.split_once(name).unwrap();
+    rest.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
 }
