@@ -13,8 +13,9 @@ def ask(*words):
         sys.exit(f"{words}: {head.decode().strip()}")
     return wire.read(int(head[1:]) + 2)[:-2]
 
-release, name = ask("GET", f"{ns}:current").decode().split(" ", 1)
+release, name = ask("GET", f"{ns}:current").decode().split("\n")[0].split(" ", 1)
 manifest = json.loads(ask("GET", f"{ns}:r:{name}").split(b"\n", 1)[1])
+pages = f"{ns}:{manifest.get('keys') or release}:"
 codec, dim, slots = manifest["codec"], manifest["dim"], manifest["addressing"]["dense"]["slots"]
 size = {"f32": 4 * dim, "f16": 2 * dim, "int8": dim + 2, "int4": (dim + 1) // 2 + 2}[codec]
 tag = int(release, 16) & 0xFFFF or 1
@@ -30,7 +31,7 @@ def decode(record):
 
 for row in map(int, rows):
     first = row % slots * (size + 2)
-    slot = ask("GETRANGE", f"{ns}:{release}:{row // slots}", first, first + size + 1)
+    slot = ask("GETRANGE", f"{pages}{row // slots}", first, first + size + 1)
     if row >= manifest["users"] or len(slot) != size + 2 or int.from_bytes(slot[size:], "little") != tag:
         sys.exit(f"row {row} is not of release {name}")
     print(row, *decode(slot[:size]))
