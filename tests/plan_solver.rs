@@ -134,7 +134,7 @@ impl Judge<'_> {
             c.cache,
             Cache::Precomputed { entry: Entry::Candidates, .. } | Cache::Store { entry: Entry::Candidates, .. }
         );
-        let share_of = |users: u64| if users >= facts.users { 1.0 } else { traffic.kept_share(users) };
+        let share_of = |users: u64| traffic.kept_share(users, facts.users);
         let found = match c.cache {
             Cache::None => 0.0,
             Cache::Precomputed { users, .. } => share_of(users),
@@ -144,7 +144,7 @@ impl Judge<'_> {
             }
             Cache::Local { entries, .. } => traffic.lru_hit_rate(entries),
         } * (1.0 - varied);
-        let coverage = if c.percent == 100 { 1.0 } else { traffic.kept_share(c.kept) };
+        let coverage = share_of(c.kept);
         let coverage = if c.codec.is_none() { coverage * (1.0 - varied) } else { coverage };
         let looked = if candidates { measured.costs.candidates } else { measured.costs.list };
         let searched = |f: fn(&Cost) -> f64| f(&measured.costs.vector) + f(&point.search);

@@ -265,7 +265,7 @@ fn kept_users_make_the_share_of_later_requests_that_was_promised() {
         for kept in [2_000, 10_000, 30_000] {
             let chosen: std::collections::HashSet<u64> = order[..kept].iter().map(|&(user, _)| user).collect();
             let got = future.iter().filter(|(user, _)| chosen.contains(user)).count() as f64 / future.len() as f64;
-            let promised = traffic.kept_share(kept as u64);
+            let promised = traffic.kept_share(kept as u64, USERS as u64);
             println!(
                 "{name}: {kept} kept make {got:.3} of later requests, {promised:.3} promised (half-life {half_life})"
             );

@@ -141,19 +141,13 @@ impl Answering {
     pub fn new(problem: &Problem, choice: Choice) -> Self {
         let (facts, traffic) = (&problem.facts, &problem.traffic);
         let stored = &choice.stored;
-        let kept = if stored.kept_percent == 100 { 1.0 } else { traffic.kept_share(stored.users_kept) };
+        let kept = traffic.kept_share(stored.users_kept, facts.users);
         let entry = entry_of(choice.cache);
         // what a list cannot answer
         let varied = if entry == Some(Entry::Lists) { facts.varied_share } else { 0.0 };
         let found = match choice.cache {
             Cache::None => 0.0,
-            Cache::Precomputed { users, .. } => {
-                if users >= facts.users {
-                    1.0
-                } else {
-                    traffic.kept_share(users)
-                }
-            }
+            Cache::Precomputed { users, .. } => traffic.kept_share(users, facts.users),
             Cache::Store { ttl_s, on_read, .. } => traffic.ttl_hit_rate(ttl_s, on_read),
             Cache::Local { entries, .. } => traffic.lru_hit_rate(entries),
         };

@@ -101,7 +101,7 @@ mod tests {
         let sum: f64 = weights.iter().sum();
         for users in [1_u64, 10, 999, 5_000, 20_000, 50_000] {
             let share = weights[..users as usize].iter().sum::<f64>() / sum;
-            assert!((traffic.kept_share(users) - share).abs() < 1e-3, "{users}");
+            assert!((traffic.kept_share(users, 50_000) - share).abs() < 1e-3, "{users}");
         }
         // an hour on read, from the definition
         let hit: f64 = weights.iter().map(|w| w / sum * (1.0 - (-20.0 * w / sum * 3600.0).exp())).sum();

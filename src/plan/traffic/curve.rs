@@ -91,9 +91,17 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Share of requests that the `users` most deserving make, between points by straight lines.
-    pub fn kept_share(&self, users: u64) -> f64 {
-        between(&self.kept, |point| (point.users as f64, point.requests), users as f64)
+    /// Share of requests that the `users` most deserving of `all` make, between points by straight lines. Users who were
+    /// not seen cannot be ranked: each makes the same part of the requests that nobody who was seen makes.
+    pub fn kept_share(&self, users: u64, all: u64) -> f64 {
+        let seen = self.kept.last().map_or((0.0, 0.0), |last| (last.users as f64, last.requests));
+        let (users, all) = (users as f64, all as f64);
+        if users >= all {
+            return 1.0;
+        }
+        let known = between(&self.kept, |point| (point.users as f64, point.requests), users);
+        let strangers = if users > seen.0 { (users - seen.0) / (all - seen.0) } else { 0.0 };
+        known + strangers * (1.0 - seen.1)
     }
 
     /// Share of requests that an LRU cache of so many entries hits.
