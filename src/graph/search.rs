@@ -194,7 +194,9 @@ impl<'a> Searcher<'a> {
             barred.get_mut(node as usize / 64).into_iter().for_each(|word| *word = 0);
         }
         scratch.barred = barred;
-        !gated || effort.left(scratch) == 0
+        let left = if gated { effort.left(scratch) } else { effort.hops - scratch.closed.len() };
+        // It may have begun where no link leads out: among near copies, say, that link each other alone.
+        left == 0 || !gated && scratch.visited.len() == n
     }
 
     /// Nodes that may be expanded before scanning the rows that pass would have been cheaper.

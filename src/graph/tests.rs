@@ -259,6 +259,22 @@ fn nodes_that_no_link_leads_to_are_given_one_even_where_every_row_is_full() {
     assert_eq!(unreachable(&graph), 0);
 }
 
+#[test]
+fn a_place_that_no_link_leads_out_of_is_not_the_end_of_a_search() {
+    // Two nodes that link each other alone, where every walk begins, and a ring of the rest.
+    let vectors = clustered(64, 6, 2, 1.0, 4);
+    let rows = Rows::new(Codec::Int8, Metric::Dot, &vectors, &(0..64).collect::<Vec<_>>());
+    let links: Vec<u32> = (0..64).map(|node| if node < 2 { 1 - node } else { 2 + (node - 1) % 62 }).collect();
+    let (starts, matrix) = ((0..=64).collect::<Vec<u32>>(), rows.matrix(64));
+    let searcher = Searcher::new(Graph::new(64, &starts, &links, &[]), matrix, None);
+    let (mut query, mut found, mut best) = (Query::default(), Vec::new(), Vec::new());
+    query.prepare_row(&matrix, 40);
+    let (options, scratch) = (SearchOptions { k: 10, ef: 10 }, &mut Scratch::default());
+    searcher.search(&query, &query, options, Filter::default(), scratch, &mut found);
+    exact::best(&matrix, &query, 10, Filter::default(), scratch, &mut best);
+    assert_eq!(found, best);
+}
+
 // ---------------------------------------------------------------------------------------------- packed rows
 
 #[test]
