@@ -44,7 +44,7 @@ impl<'a> UserSource<'a> {
     }
 
     /// How many of the items that the index answers to exact `f32` users it also answers to users in `codec`: the share
-    /// of the ten best, over [`SAMPLE`] users evenly spread. That is what falling to a codec costs.
+    /// of the ten best, over up to 500 users evenly spread. That is what falling to a codec costs.
     pub fn agreement_at_10(&self, index: &Index, codec: Codec) -> Result<f64, CatalogError> {
         let (rows, dim) = (self.vectors.rows(), self.vectors.dim());
         let step = rows.div_ceil(SAMPLE).max(1);

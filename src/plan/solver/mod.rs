@@ -1,9 +1,9 @@
 //! From budgets to settings, by trying everything.
 //!
 //! The space is small: ways to keep items and users, shares of the users, ways to load a release, lists or candidates
-//! for whom and for how long, nodes. Every combination is priced ([`node`] plays a publish through on the memory model,
-//! [`candidate`] the requests on the measured costs) and held against every budget. So the plan is optimal by
-//! construction, over the lists in [`space`], and each alternative that was not taken has been tried.
+//! for whom and for how long, nodes. Every combination is priced (`node` plays a publish through on the memory model,
+//! `candidate` the requests on the measured costs) and held against every budget. So the plan is optimal by
+//! construction, over the lists in `space`, and each alternative that was not taken has been tried.
 //!
 //! # What is best
 //!
