@@ -70,7 +70,7 @@ async fn the_footprint_is_what_the_server_comes_to() {
         let growth = manifest.memory.unwrap();
         let (rest, peak) = (error(predicted.rest_bytes, rest), error(predicted.peak_bytes, peak));
         println!("listed {listed}: rest {:.3} %, peak {:.3} %, {growth:?}, {predicted:?}", rest * 100.0, peak * 100.0);
-        assert!(rest.abs() < 0.01 && peak.abs() < 0.02, "listed {listed}: rest {rest}, peak {peak}");
+        assert!(rest.abs() < 0.005 && peak.abs() < 0.005, "listed {listed}: rest {rest}, peak {peak}");
         let grown = error(growth.predicted_bytes, growth.actual_bytes);
         assert!(grown.abs() < 0.02, "{growth:?}");
     }

@@ -223,6 +223,8 @@ impl Checkup {
         let mut shares: Vec<Share> =
             releases.map(|release| share(format!("release {}", release.name), release.predicted_bytes, true)).collect();
         shares.push(share(format!("tables of {} keys", probe.keys), tables_bytes(probe), true));
+        shares.push(share(format!("{} connections", probe.clients), probe.client_bytes, false));
+        shares.push(share("replication backlog".to_owned(), probe.backlog_used_bytes, false));
         let known: u64 = shares.iter().map(|share| share.bytes).sum();
         let ours: u64 = self.releases.iter().map(|release| release.found).sum();
         let others = probe.keys.saturating_sub(ours);
