@@ -84,6 +84,12 @@ fn a_plan_for_a_server_is_told_in_every_form_and_leaves_the_server_as_it_was() {
         assert!(page.contains(word), "{word}");
     }
     assert!(!page.contains("http") && !page.contains("src="), "the page loads something");
+    let doctor = format!("doctor --store {} --plan plan.toml", server.url());
+    let (code, out, err) = run(folder.path(), &doctor);
+    assert!(code == 1 && out.contains("planned: ") && !out.contains("as planned"), "{code} {out}{err}");
+    server.say("CONFIG SET maxmemory-policy volatile-random").unwrap();
+    let (code, out, err) = run(folder.path(), &doctor);
+    assert!(code == 1 && out.contains("set it to noeviction, as planned"), "{code} {out}{err}");
     assert!(server.say("DBSIZE").unwrap().starts_with(":0"), "scratch keys were left: {:?}", server.say("KEYS *"));
 }
 

@@ -1,11 +1,14 @@
 //! `tonnage doctor`
 
+use std::path::PathBuf;
+
 use anyhow::bail;
 use serde::Serialize;
 
 use super::out::{self, Output};
 use super::units;
 use crate::kv::{AnyKv, Probe};
+use crate::plan::{Departure, Plan, PlanFile, Predicted, departures};
 use crate::store::{Checkup, Room, Share, Standing, examine};
 
 /// Check a running store: bytes by component, policy, headroom, fragmentation, lost and left pages
@@ -23,6 +26,9 @@ pub struct Args {
     /// The most that the server may use in all: bytes, or with a unit [default: its maxmemory]
     #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
     budget_bytes: Option<u64>,
+    /// A plan by `tonnage plan --out`, to hold the server against
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
 }
 
 /// What `doctor --json` prints.
@@ -31,8 +37,18 @@ struct Report<'a> {
     store: &'a str,
     namespace: &'a str,
     server: Option<Server>,
+    plan: Option<Planned>,
     #[serde(flatten)]
     checkup: Checkup,
+}
+
+/// What became of a plan.
+#[derive(Debug, Serialize)]
+struct Planned {
+    rest_bytes: u64,
+    peak_bytes: u64,
+    days_until_full: Option<u32>,
+    departures: Vec<Departure>,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,6 +64,7 @@ struct Server {
 }
 
 pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
+    let file = args.plan.as_deref().map(PlanFile::open).transpose()?;
     let (room, checkup) = super::runtime()?.block_on(async {
         let kv = AnyKv::open_existing(&args.store).await?;
         let room = Room { probe: kv.probe().await?, budget_bytes: args.budget_bytes };
@@ -55,18 +72,31 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
         anyhow::Ok((room, checkup))
     })?;
     let limit_bytes = room.limit_bytes();
+    let plan = match (&file, &room.probe) {
+        (Some(file), Some(probe)) => Some(planned(&file.plan, probe)),
+        (Some(_), None) => bail!(
+            "--plan is for a single Redis server: this store is none, so nothing of it can be held against a plan"
+        ),
+        (None, _) => None,
+    };
     let report = Report {
         store: &args.store,
         namespace: &args.namespace,
         server: room.probe.map(|probe| server(probe, limit_bytes)),
+        plan,
         checkup,
     };
     out.show(&report, || text(&report))?;
-    match report.checkup.findings.len() {
+    match report.checkup.findings.len() + report.plan.map_or(0, |plan| plan.departures.len()) {
         0 => Ok(()),
         1 => bail!("1 finding"),
         findings => bail!("{findings} findings"),
     }
+}
+
+fn planned(plan: &Plan, probe: &Probe) -> Planned {
+    let Predicted { rest_bytes, peak_bytes, days_until_full, .. } = plan.predicted;
+    Planned { rest_bytes, peak_bytes, days_until_full, departures: departures(plan, probe) }
 }
 
 fn server(probe: Probe, limit_bytes: Option<u64>) -> Server {
@@ -83,7 +113,7 @@ fn server(probe: Probe, limit_bytes: Option<u64>) -> Server {
 }
 
 fn text(report: &Report) -> String {
-    let Report { server, checkup, .. } = report;
+    let Report { server, checkup, plan, .. } = report;
     let mut parts = Vec::new();
     if let Some(server) = server {
         let limit =
@@ -104,6 +134,12 @@ fn text(report: &Report) -> String {
     }
     let next = checkup.next_peak_bytes.map(out::bytes);
     parts.extend(next.map(|peak| format!("another release like the active one: {peak} at the peak\n")));
+    if let Some(plan) = plan {
+        let (rest, peak) = (out::bytes(plan.rest_bytes), out::bytes(plan.peak_bytes));
+        let full = plan.days_until_full.map_or_else(String::new, |days| format!(", full in {days} days"));
+        parts.push(format!("planned: {rest} at rest, {peak} at the peak{full}\n"));
+        parts.extend(plan.departures.iter().map(|departure| format!("finding: {departure}\n")));
+    }
     parts.extend(checkup.notes.iter().map(|note| format!("note: {note}\n")));
     parts.extend(checkup.findings.iter().map(|finding| format!("finding: {finding}\n")));
     parts.concat()

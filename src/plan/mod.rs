@@ -4,6 +4,7 @@
 //! elsewhere.
 
 pub mod cost;
+mod departure;
 mod estimate;
 mod file;
 #[cfg(test)]
@@ -19,6 +20,7 @@ pub mod solver;
 pub mod study;
 pub mod traffic;
 
+pub use departure::{Departure, departures};
 pub use estimate::{Estimate, Verdict};
 pub use file::{FORMAT, PlanFile, PlanFileError, Target};
 pub use modes::Mode;
