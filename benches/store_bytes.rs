@@ -186,7 +186,7 @@ async fn publish_pages(kv: &RedisKv, layout: Layout, dim: u32, count: u32) -> Wr
     };
     let users = Users { count, ids, encode: if matches!(layout, Layout::Encoded) { &encode } else { &fill } };
     let begun = Instant::now();
-    let room = Room { probe: Some(probe(kv).await.unwrap()), budget_bytes: None };
+    let room = Room { probe: Some(probe(kv).await.unwrap()), ..Room::default() };
     let options = PublishOptions { room, ..PublishOptions::default() };
     prepare(kv, "tng", &spec, &users, &options).await.unwrap().run(&mut |_| ()).await.unwrap();
     (name, &["set", "get", "persist", "exists"], begun.elapsed())

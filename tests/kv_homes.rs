@@ -16,6 +16,7 @@ on_every_home!(
     delete_says_how_many_were_there,
     compare_and_set_writes_only_on_the_expected_value,
     compare_and_set_carries_a_ttl,
+    delete_if_equal_removes_only_the_expected_value,
     of_eight_concurrent_writers_exactly_one_wins,
     a_load_larger_than_the_in_flight_bound_arrives_whole,
     empty_calls_do_nothing,
@@ -117,6 +118,17 @@ async fn compare_and_set_carries_a_ttl<K: Kv>(kv: K) {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(get(&kv, "absent").await, None);
     assert_eq!(get(&kv, "present").await, None);
+}
+
+async fn delete_if_equal_removes_only_the_expected_value<K: Kv>(kv: K) {
+    assert!(!kv.delete_if_equal(b"p", b"mine").await.unwrap());
+    put(&kv, "p", b"mine", Some(Duration::from_secs(100))).await;
+    assert!(!kv.delete_if_equal(b"p", b"").await.unwrap());
+    assert!(kv.delete_if_equal(b"p", b"mine").await.unwrap());
+    assert_eq!(get(&kv, "p").await, None);
+    put(&kv, "p", b"theirs", None).await;
+    assert!(!kv.delete_if_equal(b"p", b"mine").await.unwrap());
+    assert_eq!(get(&kv, "p").await, Some(b"theirs".to_vec()));
 }
 
 async fn of_eight_concurrent_writers_exactly_one_wins<K: Kv>(kv: K) {

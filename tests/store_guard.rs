@@ -32,7 +32,7 @@ fn fill(rows: &[u32], out: &mut [u8]) -> Result<(), Box<dyn std::error::Error + 
 }
 
 async fn room(kv: &RedisKv, budget_bytes: Option<u64>) -> Room {
-    Room { probe: Some(probe(kv).await.unwrap()), budget_bytes }
+    Room { probe: Some(probe(kv).await.unwrap()), budget_bytes, ..Room::default() }
 }
 
 const DENSE: Users<'static> = Users { count: USERS, ids: Ids::Dense, encode: &fill };
@@ -235,4 +235,32 @@ async fn another_writer_is_noticed() {
     let error = prepare(&kv, NS, &wide("b"), &users, &options).await.unwrap().run(&mut |_| ()).await.unwrap_err();
     assert!(matches!(error, StoreError::Drift { .. }), "{error}");
     assert!(keys(&server).starts_with(":1\r"), "{}", keys(&server));
+}
+
+#[tokio::test]
+async fn a_replication_backlog_that_fills_is_foreseen_and_no_drift() {
+    let server = RedisServer::start(&["--repl-backlog-size", "4mb", "--repl-diskless-sync-delay", "0"]);
+    let replica = RedisServer::start(&["--replicaof", "127.0.0.1", &server.port().to_string()]);
+    replica.wait_for("INFO replication", "master_link_status:up");
+    server.wait_for("INFO replication", "state=online");
+    let kv = server.connect().await;
+    let options = PublishOptions { room: room(&kv, None).await, ..PublishOptions::default() };
+    let users = Users { count: 150_000, ids: Ids::Dense, encode: &fill };
+    let before = server.info("mem_replication_backlog");
+    let spec = wide("a");
+    let prepared = prepare(&kv, NS, &spec, &users, &options).await.unwrap();
+    let predicted = prepared.footprint().clone();
+    let growth = prepared.run(&mut |_| ()).await.unwrap().memory.unwrap();
+    // far more than is tolerated of a release of ten megabytes
+    let backlog = server.info("mem_replication_backlog") - before;
+    assert!(backlog > 3 << 20, "{backlog}");
+    activate(&kv, NS, "a").await.unwrap();
+    drop(kv);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let rest = server.info("used_memory");
+    let error = predicted.rest_bytes as f64 / rest as f64 - 1.0;
+    println!("rest {rest}, {:.3} %, {growth:?}, {predicted:?}", error * 100.0);
+    assert!(error.abs() < 0.01, "{error}");
+    let grown = growth.predicted_bytes as f64 / growth.actual_bytes as f64 - 1.0;
+    assert!(grown.abs() < 0.02, "{growth:?}");
 }

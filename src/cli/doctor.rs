@@ -67,11 +67,11 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
     let file = args.plan.as_deref().map(PlanFile::open).transpose()?;
     let (room, checkup) = super::runtime()?.block_on(async {
         let kv = AnyKv::open_existing(&args.store).await?;
-        let room = Room { probe: kv.probe().await?, budget_bytes: args.budget_bytes };
+        let room = Room::of(&kv, args.budget_bytes).await?;
         let checkup = examine(&kv, &args.namespace, &room).await?;
         anyhow::Ok((room, checkup))
     })?;
-    let limit_bytes = room.limit_bytes();
+    let limit_bytes = room.limit_bytes(None);
     let plan = match (&file, &room.probe) {
         (Some(file), Some(probe)) => Some(planned(&file.plan, probe)),
         (Some(_), None) => bail!(

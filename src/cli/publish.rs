@@ -52,7 +52,8 @@ pub struct Args {
     #[arg(long)]
     no_activate: bool,
     /// The most that the server may use in all: bytes, or with a unit (1.5GB, 512MiB). Its own maxmemory counts too, if
-    /// it is smaller. For an embedded file it is the file's length, and only estimated
+    /// it is smaller. In a cluster it is for each server by itself. For an embedded file it is the file's length, and only
+    /// estimated
     #[arg(long, value_name = "BYTES", value_parser = units::bytes)]
     budget_bytes: Option<u64>,
     /// What to do when the release does not fit beside the active one; without, it is refused
@@ -105,8 +106,8 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
     let mut priced = None;
     let manifest = super::runtime()?.block_on(async {
         let kv = AnyKv::open(&args.store).await?;
-        let room = Room { probe: kv.probe().await?, budget_bytes: args.budget_bytes };
-        for what in room.probe.iter().flat_map(|probe| &probe.unknown) {
+        let room = Room::of(&kv, args.budget_bytes).await?;
+        for what in room.unknown() {
             out::warn(what);
         }
         let (listed, _) = list(&kv, &args.namespace).await?;

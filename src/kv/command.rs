@@ -84,7 +84,7 @@ impl<'a> Command<'a> {
                 }
                 add(set);
             }
-            Self::Unlink(key) => add(one("UNLINK", key)),
+            Self::Unlink(key) => add(unlink(key)),
             Self::Persist(key) => {
                 add(one("PERSIST", key));
                 add(one("EXISTS", key));
@@ -113,6 +113,10 @@ pub(super) fn set(key: &[u8], value: &[u8], ttl: Option<Duration>) -> Cmd {
         set.arg("PX").arg(ttl_ms(ttl));
     }
     set
+}
+
+pub(super) fn unlink(key: &[u8]) -> Cmd {
+    one("UNLINK", key)
 }
 
 /// Whoever takes commands: one server, or a cluster of them.

@@ -232,15 +232,28 @@ impl Kv for EmbeddedKv {
         .await
     }
 
+    async fn delete_if_equal(&self, key: &[u8], expected: &[u8]) -> Result<bool, KvError> {
+        let (key, expected) = (key.to_vec(), expected.to_vec());
+        self.write(move |tables, now| {
+            let equal = tables.live(&key, now)?.as_ref() == Some(&expected);
+            if equal {
+                tables.remove(&key)?;
+            }
+            Ok(equal)
+        })
+        .await
+    }
+
     async fn stats(&self) -> Result<KvStats, KvError> {
         let length = std::fs::metadata(&*self.path).map_err(|e| trouble(&self.path, &redb::Error::Io(e)))?.len();
         Ok(KvStats {
             version: "redb 4".to_owned(),
             used_bytes: length,
-            client_bytes: 0,
+            buffer_bytes: 0,
             limit_bytes: None,
             eviction: None,
             cpu: None,
+            shards: Vec::new(),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::cluster::SCHEME;
-use super::{ClusterKv, EmbeddedKv, KeyRange, Kv, KvError, KvStats, Probe, RedisKv, RedisOptions, probe};
+use super::{ClusterKv, EmbeddedKv, KeyRange, Kv, KvError, KvStats, Probe, ProbedShard, RedisKv, RedisOptions, probe};
 
 /// A home picked at run time. Cheap to clone: clones share connections or the file.
 #[derive(Clone)]
@@ -35,11 +35,19 @@ impl AnyKv {
         Ok(Self::Cluster(ClusterKv::connect(&address, RedisOptions::default()).await?))
     }
 
-    /// What server it is. `None` for a file, and for a cluster, whose nodes are asked one by one.
+    /// What server it is. `None` for a file, and for a cluster, whose shards are asked one by one.
     pub async fn probe(&self) -> Result<Option<Probe>, KvError> {
         match self {
             Self::Redis(kv) => Ok(Some(probe(kv).await?)),
             Self::Cluster(_) | Self::Embedded(_) => Ok(None),
+        }
+    }
+
+    /// What each shard of a cluster is; of anything else there is none.
+    pub async fn probe_shards(&self) -> Result<Vec<ProbedShard>, KvError> {
+        match self {
+            Self::Cluster(kv) => kv.probe().await,
+            Self::Redis(_) | Self::Embedded(_) => Ok(Vec::new()),
         }
     }
 
@@ -92,6 +100,10 @@ impl Kv for AnyKv {
         ttl: Option<Duration>,
     ) -> Result<bool, KvError> {
         any!(self, kv => kv.compare_and_set(key, expected, new, ttl))
+    }
+
+    async fn delete_if_equal(&self, key: &[u8], expected: &[u8]) -> Result<bool, KvError> {
+        any!(self, kv => kv.delete_if_equal(key, expected))
     }
 
     async fn stats(&self) -> Result<KvStats, KvError> {

@@ -22,7 +22,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use cluster::slots::{SLOTS, ShardLoad, SlotRange, shard_loads, slot_of};
-pub use cluster::{ClusterKv, Shard};
+pub use cluster::{ClusterKv, ProbedShard, Shard};
 pub use embedded::EmbeddedKv;
 pub use error::KvError;
 pub use home::AnyKv;
@@ -47,8 +47,9 @@ pub struct KvStats {
     pub version: String,
     /// Redis: `used_memory`. Embedded: the length of the file.
     pub used_bytes: u64,
-    /// Redis: the part of them that is clients' buffers (`mem_clients_normal`), which come and go.
-    pub client_bytes: u64,
+    /// Redis: the part of them that is buffers of clients, which come and go, and of replication, which fill up as keys
+    /// are written (`mem_clients_normal`, `mem_clients_slaves`, `mem_replication_backlog`).
+    pub buffer_bytes: u64,
     /// Redis: `maxmemory`; `None` when unlimited, and for a file.
     pub limit_bytes: Option<u64>,
     /// Redis: `maxmemory_policy`. `None` for a file, which never evicts.
@@ -56,6 +57,16 @@ pub struct KvStats {
     /// Redis: processor time that the thread which runs commands has taken so far, where the server tells (6.2 and
     /// later). `None` for a file: the work is the caller's own.
     pub cpu: Option<Duration>,
+    /// Cluster: each master that serves slots, by its address. Otherwise empty.
+    pub shards: Vec<(String, KvStats)>,
+}
+
+impl KvStats {
+    /// Of that shard, if it is one; of everything for `None`.
+    pub fn of(&self, shard: Option<&str>) -> Option<&Self> {
+        let Some(home) = shard else { return Some(self) };
+        self.shards.iter().find(|(other, _)| other == home).map(|(_, stats)| stats)
+    }
 }
 
 /// Bytes by key. Methods take `&self` and may be called concurrently; answers come in the order of the keys.
@@ -90,6 +101,10 @@ pub trait Kv: Send + Sync {
         new: &[u8],
         ttl: Option<Duration>,
     ) -> impl Future<Output = Result<bool, KvError>> + Send;
+
+    /// Removes the key if its value is `expected` at that moment; says whether it did. Never tried again where it may have
+    /// been done, as [`delete_many`](Self::delete_many) is, so it cannot remove what came after.
+    fn delete_if_equal(&self, key: &[u8], expected: &[u8]) -> impl Future<Output = Result<bool, KvError>> + Send;
 
     /// Bytes used, the limit, the version.
     fn stats(&self) -> impl Future<Output = Result<KvStats, KvError>> + Send;

@@ -2,13 +2,13 @@
 //!
 //! Two multiplexed connections that reconnect by themselves: one for requests, with a short timeout, and one for bulk
 //! writes, so that a load never stands before a request in the same queue. `WATCH` belongs to a connection, not to a
-//! command, so [`set_if_equal`](Node::set_if_equal) opens one of its own.
+//! command, so [`if_equal`](Node::if_equal) opens one of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
-use ::redis::{AsyncConnectionConfig, Client, ErrorKind, InfoDict, Pipeline, RedisError, Value, cmd};
+use ::redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, InfoDict, Pipeline, RedisError, Value, cmd};
 
 use super::command::{self, Command, Lane};
 use super::{KvError, KvStats, RedisOptions};
@@ -114,18 +114,17 @@ impl Node {
     }
 
     /// A single command for requests.
-    pub(super) async fn ask(&self, command: &::redis::Cmd) -> Result<Value, RedisError> {
+    pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, RedisError> {
         command.query_async(&mut self.0.requests.clone()).await
     }
 
-    /// `WATCH`, look, `MULTI SET EXEC`. A refused `EXEC` means that someone else wrote in between, perhaps the same
+    /// `WATCH`, look, and `write` in `MULTI EXEC`: a `SET` or an `UNLINK` of that key. A refused `EXEC` means that someone else wrote in between, perhaps the same
     /// bytes: look again. Each turn means another writer's success, so it ends.
-    pub(super) async fn set_if_equal(
+    pub(super) async fn if_equal(
         &self,
         key: &[u8],
         expected: &[u8],
-        new: &[u8],
-        ttl: Option<Duration>,
+        write: &Cmd,
         asking: bool,
     ) -> Result<bool, RedisError> {
         let mut own = self.dedicated().await?;
@@ -138,14 +137,14 @@ impl Node {
                 Value::BulkString(_) | Value::Nil => return Ok(false),
                 _ => return Err(unexpected("GET answers bytes or nil")),
             }
-            let mut write = Pipeline::new();
+            let mut transaction = Pipeline::new();
             // an ASKING before MULTI holds until EXEC
-            ask_first(&mut write, asking).cmd("MULTI");
-            write.add_command(command::set(key, new, ttl)).cmd("EXEC");
-            match exchange(&write, &mut own).await? {
-                Value::Array(done) if done == [Value::Okay] => return Ok(true),
+            ask_first(&mut transaction, asking).cmd("MULTI");
+            transaction.add_command(write.clone()).cmd("EXEC");
+            match exchange(&transaction, &mut own).await? {
+                Value::Array(done) if matches!(done[..], [Value::Okay | Value::Int(1)]) => return Ok(true),
                 Value::Nil => {}
-                _ => return Err(unexpected("EXEC answers OK or nil")),
+                _ => return Err(unexpected("EXEC answers OK, 1 or nil")),
             }
         }
     }
@@ -170,16 +169,19 @@ impl Node {
             cmd("INFO").query_async(&mut self.0.requests.clone()).await.map_err(|e| self.explain(Lane::Requests, e))?;
         let used_bytes =
             info.get("used_memory").ok_or_else(|| command::wrong(self.home(), "used_memory in INFO", &Value::Nil))?;
+        let bytes = |field: &str| info.get::<u64>(field).unwrap_or(0);
+        let buffers = ["mem_clients_normal", "mem_clients_slaves", "mem_replication_backlog"];
         Ok(KvStats {
             version: info.get("redis_version").unwrap_or_default(),
             used_bytes,
-            client_bytes: info.get("mem_clients_normal").unwrap_or(0),
+            buffer_bytes: buffers.into_iter().map(bytes).sum(),
             limit_bytes: info.get("maxmemory").filter(|&limit: &u64| limit > 0),
             eviction: info.get("maxmemory_policy"),
             cpu: info
                 .get::<f64>("used_cpu_user_main_thread")
                 .zip(info.get::<f64>("used_cpu_sys_main_thread"))
                 .and_then(|(user, system)| Duration::try_from_secs_f64(user + system).ok()),
+            shards: Vec::new(),
         })
     }
 }

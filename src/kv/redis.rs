@@ -71,6 +71,11 @@ impl RedisKv {
         self.node.ask(command).await.map_err(|e| self.node.explain(Lane::Requests, e))
     }
 
+    async fn if_equal(&self, key: &[u8], expected: &[u8], write: &Cmd) -> Result<bool, KvError> {
+        let done = self.node.if_equal(key, expected, write, false).await;
+        done.map_err(|e| self.node.explain(Lane::Requests, e))
+    }
+
     pub(super) fn wrong(&self, expected: &'static str, got: &Value) -> KvError {
         command::wrong(self.node.home(), expected, got)
     }
@@ -118,8 +123,11 @@ impl Kv for RedisKv {
         let Some(expected) = expected else {
             return command::set_if_absent(self, key, new, ttl).await;
         };
-        let done = self.node.set_if_equal(key, expected, new, ttl, false).await;
-        done.map_err(|e| self.node.explain(Lane::Requests, e))
+        self.if_equal(key, expected, &command::set(key, new, ttl)).await
+    }
+
+    async fn delete_if_equal(&self, key: &[u8], expected: &[u8]) -> Result<bool, KvError> {
+        self.if_equal(key, expected, &command::unlink(key)).await
     }
 
     async fn stats(&self) -> Result<KvStats, KvError> {

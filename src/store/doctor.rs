@@ -13,6 +13,7 @@ use super::guard::Room;
 use super::ledger::{Entry, State};
 use super::lifecycle::{Listed, count_pages, is_dead, list};
 use super::release::{Growth, Manifest};
+use super::spread::On;
 use crate::kv::memory::{Expiry, Keys, Names, Value, Values};
 use crate::kv::{Kv, Probe};
 
@@ -169,7 +170,8 @@ pub async fn examine<K: Kv>(kv: &K, ns: &str, room: &Room) -> Result<Checkup, St
             continue;
         }
         let expiry = if entry.state == State::Waiting { Expiry::Set } else { Expiry::Removed };
-        let predicted = |manifest| room.probe.as_ref().map(|probe| standing_bytes(&probe.server, ns, manifest, expiry));
+        let predicted =
+            |manifest| room.probe.as_ref().map(|probe| standing_bytes(On::alone(probe), ns, manifest, expiry));
         checkup.releases.push(Standing {
             name: entry.name.clone(),
             state: entry.state,
@@ -203,13 +205,13 @@ impl Checkup {
         if resident_bytes as f64 > FRAGMENTED * used_bytes as f64 + PROCESS_BYTES as f64 {
             self.findings.push(Finding::Fragmented { resident_bytes, used_bytes });
         }
-        let Some(limit_bytes) = room.limit_bytes() else {
+        let Some(limit_bytes) = room.limit_bytes(None) else {
             self.notes.push("maxmemory is not set: the server grows until its machine is full".to_owned());
             return;
         };
         if let Some(active) = active {
-            let trajectory = Trajectory::new(probe, ns, active, expected_values(active));
-            let peak_bytes = Footprint::on_server(probe, ns, active, &trajectory).peak_bytes;
+            let trajectory = Trajectory::new(On::alone(probe), ns, active, expected_values(active));
+            let peak_bytes = Footprint::on_server(On::alone(probe), ns, active, &trajectory).peak_bytes;
             self.next_peak_bytes = Some(peak_bytes);
             if peak_bytes > limit_bytes {
                 self.findings.push(Finding::NoHeadroom { peak_bytes, limit_bytes });

@@ -92,12 +92,15 @@ pub enum StoreError {
     },
     /// The release would not fit. Nothing was written.
     #[error(
-        "release {name} would bring the store to {peak_bytes} bytes where {limit_bytes} are allowed, {short_bytes} too many; nothing was written. What would help: {}",
+        "release {name} would bring {} to {peak_bytes} bytes where {limit_bytes} are allowed, {short_bytes} too many; nothing was written. What would help: {}",
+        called(shard.as_ref(), "the store"),
         list(remedies)
     )]
     TooLarge {
         /// The release's name.
         name: String,
+        /// In a cluster, the shard with least room.
+        shard: Option<String>,
         /// The most that is allowed.
         limit_bytes: u64,
         /// The most that it would come to.
@@ -109,9 +112,12 @@ pub enum StoreError {
     },
     /// The room for the release went while it was being written.
     #[error(
-        "the server would come to {projected_bytes} bytes where {limit_bytes} are allowed now: its limit was lowered, or others write; make room, then publish again"
+        "{} would come to {projected_bytes} bytes where {limit_bytes} are allowed now: its limit was lowered, or others write; make room, then publish again",
+        called(shard.as_ref(), "the server")
     )]
     NoRoomLeft {
+        /// In a cluster, the shard.
+        shard: Option<String>,
         /// The most that is allowed.
         limit_bytes: u64,
         /// What it would come to.
@@ -119,9 +125,12 @@ pub enum StoreError {
     },
     /// The server uses more than this release explains.
     #[error(
-        "the server uses {got_bytes} bytes where {expected_bytes} were predicted, and {allowed_bytes} more are tolerated: others write, or the prediction does not hold here; look with `tonnage doctor`, then publish again"
+        "{} uses {got_bytes} bytes where {expected_bytes} were predicted, and {allowed_bytes} more are tolerated: others write, or the prediction does not hold here; look with `tonnage doctor`, then publish again",
+        called(shard.as_ref(), "the server")
     )]
     Drift {
+        /// In a cluster, the shard.
+        shard: Option<String>,
         /// As predicted.
         expected_bytes: u64,
         /// As it is.
@@ -218,6 +227,10 @@ pub enum StoreError {
         /// Time until they are gone.
         grace_s: u64,
     },
+}
+
+fn called(shard: Option<&String>, alone: &str) -> String {
+    shard.map_or_else(|| alone.to_owned(), |home| format!("shard {home}"))
 }
 
 fn list(remedies: &[Remedy]) -> String {

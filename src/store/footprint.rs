@@ -10,9 +10,9 @@
 use serde::Serialize;
 
 use super::release::{Addressing, Manifest};
+use super::spread::{On, Pages};
 use super::{keys, page};
-use crate::kv::Probe;
-use crate::kv::memory::{Dataset, Expiry, Keys, Names, Server, Value, Values};
+use crate::kv::memory::{Dataset, Expiry, Keys, Names, Server, Value, Values, backlog_bytes};
 
 /// What the server holds of a pipeline of 1 MiB, or of replies as large: it reads as it goes, and the rest waits in the
 /// socket. Measured on Redis 7.0: 350 kB.
@@ -38,6 +38,8 @@ pub struct Part {
 /// What a release costs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Footprint {
+    /// The shard of a cluster that this is about; `None` for a server or file by itself.
+    pub shard: Option<String>,
     /// `used_memory`, or the file's length, before.
     pub before_bytes: u64,
     /// The same once the release is active, beside what was there before.
@@ -54,18 +56,18 @@ pub struct Footprint {
 #[derive(Clone, Debug)]
 pub(super) struct Trajectory {
     start: Dataset,
-    names_bytes: usize,
+    pages: Pages,
     values: Values,
 }
 
 impl Trajectory {
-    /// New pages on the server as probed.
-    pub(super) fn new(probe: &Probe, ns: &str, manifest: &Manifest, values: Values) -> Self {
-        let names_bytes = keys::page(ns, manifest.keys(), 0).len() - 1;
-        Self { start: probe.dataset(), names_bytes, values }
+    /// New pages on the server as probed. In a cluster sizes are taken to be mixed alike on every shard.
+    pub(super) fn new(on: On<'_>, ns: &str, manifest: &Manifest, values: Values) -> Self {
+        Self { start: on.probe.dataset(), pages: on.pages(ns, manifest), values }
     }
 
-    /// Growth of `used_memory` after the first `pages` pages: once tables have moved, and while they have not.
+    /// Growth of `used_memory` after the first `pages` pages of the release: once tables have moved, and while they have
+    /// not.
     pub(super) fn after(&self, pages: u32) -> (f64, f64) {
         let mut dataset = self.start.clone();
         let before = dataset.rest_bytes() as f64;
@@ -74,14 +76,14 @@ impl Trajectory {
     }
 
     fn keys(&self, pages: u32, expiry: Expiry) -> Keys {
-        Keys { names: Names::numbered(self.names_bytes, 0..u64::from(pages)), values: self.values.clone(), expiry }
+        Keys { names: self.pages.names(pages), values: self.values.clone(), expiry }
     }
 }
 
 impl Footprint {
     /// Of a release in pages of its own.
-    pub(super) fn on_server(probe: &Probe, ns: &str, manifest: &Manifest, trajectory: &Trajectory) -> Self {
-        let server = &probe.server;
+    pub(super) fn on_server(on: On<'_>, ns: &str, manifest: &Manifest, trajectory: &Trajectory) -> Self {
+        let server = &on.probe.server;
         let mut pages = trajectory.keys(manifest.pages(), Expiry::Set);
         let loading = server.keys_bytes(&pages);
         let mut dataset = trajectory.start.clone();
@@ -103,32 +105,33 @@ impl Footprint {
             part("expiry of pages", kept - bare, loading - bare),
             part("tables", grown(rest) - kept, grown(peak.max(loaded)) - loading),
             part("manifest, ledger, lease", small(server, ns, manifest, false), small(server, ns, manifest, true)),
-            part("in flight", 0.0, IN_FLIGHT_BYTES as f64),
+            replication(on),
+            part("in flight", 0.0, IN_FLIGHT_BYTES as f64 * trajectory.pages.share()),
             part("connections", 0.0, CLIENTS_BYTES as f64),
-            first_use(probe),
+            first_use(on),
         ];
-        Self::of(probe.used_bytes, parts, true)
+        Self::of(on.shard, on.probe.used_bytes, parts, true)
     }
 
     /// Of a release that takes over the pages of another, one after another.
-    pub(super) fn rolling(probe: &Probe, ns: &str, manifest: &Manifest, old: &Manifest, values: Values) -> Self {
-        let server = &probe.server;
-        let names_bytes = keys::page(ns, manifest.keys(), 0).len() - 1;
-        let bytes = |pages: u32, values| {
-            let names = Names::numbered(names_bytes, 0..u64::from(pages));
+    pub(super) fn rolling(on: On<'_>, ns: &str, manifest: &Manifest, old: &Manifest, values: Values) -> Self {
+        let server = &on.probe.server;
+        let bytes = |release: &Manifest, values| {
+            let names = on.pages(ns, release).all_names();
             server.keys_bytes(&Keys { names, values, expiry: Expiry::Removed })
         };
-        let grown = bytes(manifest.pages(), values) - bytes(old.pages(), expected_values(old));
+        let grown = bytes(manifest, values) - bytes(old, expected_values(old));
         let grown = grown.max(0.0).round() as u64;
         let small = |peak| small(server, ns, manifest, peak).round() as u64;
         let parts = vec![
             Part { part: "pages", rest_bytes: grown, peak_bytes: grown },
             Part { part: "manifest, ledger, lease", rest_bytes: small(false), peak_bytes: small(true) },
+            replication(on),
             Part { part: "in flight", rest_bytes: 0, peak_bytes: IN_FLIGHT_BYTES },
             Part { part: "connections", rest_bytes: 0, peak_bytes: CLIENTS_BYTES },
-            first_use(probe),
+            first_use(on),
         ];
-        Self::of(probe.used_bytes, parts, true)
+        Self::of(on.shard, on.probe.used_bytes, parts, true)
     }
 
     /// In an embedded file. Its tree has each value longer than a quarter of a 4 KiB page in pages of its own, their
@@ -142,25 +145,26 @@ impl Footprint {
         };
         let bytes = (page + 64).next_power_of_two().max(4 << 10) as u64 * u64::from(manifest.pages());
         let parts = vec![Part { part: "pages", rest_bytes: bytes, peak_bytes: bytes }];
-        Self::of(length, parts, false)
+        Self::of(None, length, parts, false)
     }
 
     /// The same on a server that uses more, or less, by now.
     pub(super) fn on_top_of(&self, before_bytes: u64) -> Self {
-        Self::of(before_bytes, self.parts.clone(), self.exact)
+        Self::of(self.shard.as_deref(), before_bytes, self.parts.clone(), self.exact)
     }
 
-    fn of(before_bytes: u64, parts: Vec<Part>, exact: bool) -> Self {
+    fn of(shard: Option<&str>, before_bytes: u64, parts: Vec<Part>, exact: bool) -> Self {
+        let shard = shard.map(str::to_owned);
         let rest: u64 = parts.iter().map(|part| part.rest_bytes).sum();
         let peak: u64 = parts.iter().map(|part| part.peak_bytes).sum();
-        Self { before_bytes, rest_bytes: before_bytes + rest, peak_bytes: before_bytes + peak, parts, exact }
+        Self { shard, before_bytes, rest_bytes: before_bytes + rest, peak_bytes: before_bytes + peak, parts, exact }
     }
 }
 
-/// What a release that is there costs at rest, without the tables.
-pub(super) fn standing_bytes(server: &Server, ns: &str, manifest: &Manifest, expiry: Expiry) -> u64 {
-    let names = Names::numbered(keys::page(ns, manifest.keys(), 0).len() - 1, 0..u64::from(manifest.pages()));
-    let pages = Keys { names, values: expected_values(manifest), expiry };
+/// What a release that is there costs a server at rest, without the tables.
+pub(super) fn standing_bytes(on: On<'_>, ns: &str, manifest: &Manifest, expiry: Expiry) -> u64 {
+    let server = &on.probe.server;
+    let pages = Keys { names: on.pages(ns, manifest).all_names(), values: expected_values(manifest), expiry };
     (server.keys_bytes(&pages) + small(server, ns, manifest, false)).round() as u64
 }
 
@@ -180,7 +184,14 @@ pub(super) fn expected_values(manifest: &Manifest) -> Values {
     }
 }
 
-/// The few keys beside the pages.
+/// What replication keeps for replicas that lag: where there is one it fills up, and stays full.
+fn replication(on: On<'_>) -> Part {
+    let probe = on.probe;
+    let bytes = backlog_bytes(probe.backlog_bytes, probe.backlog_used_bytes, probe.replicas);
+    Part { part: "replication backlog", rest_bytes: bytes, peak_bytes: bytes }
+}
+
+/// The few keys beside the pages. In a cluster each is on one shard, and counted on all.
 fn small(server: &Server, ns: &str, manifest: &Manifest, peak: bool) -> f64 {
     let one = |key: Vec<u8>, bytes, expiry| server.keys_bytes(&Keys::strings(Names::same(key.len(), 1), bytes, expiry));
     let value = manifest.encode().map_or(512, |value| value.len());
@@ -190,7 +201,7 @@ fn small(server: &Server, ns: &str, manifest: &Manifest, peak: bool) -> f64 {
 }
 
 /// What the first call of a command allocates for good, of those that publishing and activating call.
-fn first_use(probe: &Probe) -> Part {
-    let bytes = probe.first_use_bytes(&["set", "get", "unlink", "persist", "exists", "watch", "multi", "exec"]);
+fn first_use(on: On<'_>) -> Part {
+    let bytes = on.probe.first_use_bytes(&["set", "get", "unlink", "persist", "exists", "watch", "multi", "exec"]);
     Part { part: "first use of commands", rest_bytes: bytes, peak_bytes: bytes }
 }

@@ -19,7 +19,6 @@ pub(super) struct Lease<'k, K> {
     value: Vec<u8>,
     ttl: Duration,
     renewed: Instant,
-    lost: bool,
 }
 
 impl<'k, K: Kv> Lease<'k, K> {
@@ -32,7 +31,7 @@ impl<'k, K: Kv> Lease<'k, K> {
         let moment = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let value = format!("{name} {}-{moment:x}", process::id()).into_bytes();
         if kv.compare_and_set(&key, None, &value, Some(ttl)).await? {
-            return Ok(Self { kv, key, value, ttl, renewed: Instant::now(), lost: false });
+            return Ok(Self { kv, key, value, ttl, renewed: Instant::now() });
         }
         let other = holder(kv, ns).await?.unwrap_or_else(|| "one that has just ended".to_owned());
         Err(StoreError::Busy { ns: ns.to_owned(), other, lease_s: ttl.as_secs_f64() })
@@ -49,20 +48,16 @@ impl<'k, K: Kv> Lease<'k, K> {
             return Ok(());
         }
         let now = Instant::now();
-        self.lost = !self.kv.compare_and_set(&self.key, Some(&self.value), &self.value, Some(self.ttl)).await?;
-        if self.lost {
+        if !self.kv.compare_and_set(&self.key, Some(&self.value), &self.value, Some(self.ttl)).await? {
             return Err(StoreError::LeaseLost { lease_s: self.seconds() });
         }
         self.renewed = now;
         Ok(())
     }
 
-    /// Gives it back. There is no compare-and-delete; but while half of it is left nobody else can have taken it. What
-    /// fails here expires.
+    /// Gives it back, if it is still this publisher's. What fails here expires.
     pub(super) async fn give_back(self) {
-        if !self.lost && self.renewed.elapsed() < self.ttl / 2 {
-            let _ = self.kv.delete_many(&[self.key]).await;
-        }
+        let _ = self.kv.delete_if_equal(&self.key, &self.value).await;
     }
 }
 
@@ -73,4 +68,26 @@ pub(super) async fn holder<K: Kv>(kv: &K, ns: &str) -> Result<Option<String>, St
 
 pub(super) fn name_in(value: &[u8]) -> String {
     String::from_utf8_lossy(value).split(' ').next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::EmbeddedKv;
+
+    #[tokio::test]
+    async fn only_ones_own_lease_is_given_back() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let kv = EmbeddedKv::open(folder.path().join("users.redb")).await.unwrap();
+        let take = |name: &'static str| Lease::take(&kv, "t", name, Duration::from_hours(1));
+        let slow = take("slow").await.unwrap();
+        assert!(matches!(take("other").await, Err(StoreError::Busy { .. })));
+        // its time ran out, and another took over
+        kv.delete_many(&[keys::lease("t")]).await.unwrap();
+        let other = take("other").await.unwrap();
+        slow.give_back().await;
+        assert_eq!(holder(&kv, "t").await.unwrap().as_deref(), Some("other"));
+        other.give_back().await;
+        assert_eq!(holder(&kv, "t").await.unwrap(), None);
+    }
 }

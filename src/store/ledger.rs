@@ -291,12 +291,9 @@ pub(super) async fn write<K: Kv>(
     if ledger != Ledger::default() {
         return Ok(kv.compare_and_set(&keys::pointer(ns), before, &value, None).await?);
     }
-    // Of nothing nothing stays. There is no compare-and-delete, so it expires at once, and the look sees it off.
+    // of nothing nothing stays
     let Some(before) = before else { return Ok(true) };
-    let written = kv.compare_and_set(&keys::pointer(ns), Some(before), &value, Some(Duration::from_millis(1))).await?;
-    tokio::time::sleep(Duration::from_millis(2)).await;
-    release::get(kv, keys::pointer(ns)).await?;
-    Ok(written)
+    Ok(kv.delete_if_equal(&keys::pointer(ns), before).await?)
 }
 
 /// Reads, changes and writes the ledger, again if someone else wrote in between: their success, so it ends.

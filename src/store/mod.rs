@@ -26,6 +26,7 @@ mod publish;
 mod reader;
 mod release;
 mod rolling;
+mod spread;
 mod strategy;
 
 pub use doctor::{Checkup, Finding, Share, Standing, examine};

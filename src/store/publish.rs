@@ -109,7 +109,8 @@ pub struct Prepared<'a, 'u, K> {
     spec: &'a ReleaseSpec,
     options: &'a PublishOptions,
     layout: Layout<'a, 'u>,
-    footprint: Footprint,
+    /// On every server.
+    footprints: Vec<Footprint>,
     /// The active release.
     active: Option<Manifest>,
     existing: Option<Manifest>,
@@ -133,15 +134,21 @@ pub async fn prepare<'a, 'u, K: Kv>(
         Strategy::Rolling => rolling::lay_out(ns, spec, users, active.as_ref())?,
         Strategy::Beside | Strategy::Replace => Layout::new(spec, users, None)?,
     };
-    let length = if options.room.probe.is_some() { 0 } else { kv.stats().await?.used_bytes };
-    let footprint = strategy::price(ns, &layout, &options.room, options.strategy, active.as_ref(), length);
-    Ok(Prepared { kv, ns, spec, options, layout, footprint, active, existing })
+    let is_file = options.room.servers().next().is_none();
+    let length = if is_file { kv.stats().await?.used_bytes } else { 0 };
+    let footprints = strategy::price(ns, &layout, &options.room, options.strategy, active.as_ref(), length);
+    Ok(Prepared { kv, ns, spec, options, layout, footprints, active, existing })
 }
 
 impl<K: Kv> Prepared<'_, '_, K> {
-    /// What it will cost.
+    /// What it will cost; in a cluster, the shard with least room.
     pub fn footprint(&self) -> &Footprint {
-        &self.footprint
+        &self.footprints[self.options.room.tightest(&self.footprints)]
+    }
+
+    /// What it will cost every server; of a cluster by the names that its pages will have.
+    pub fn footprints(&self) -> &[Footprint] {
+        &self.footprints
     }
 
     /// The release that is active now.
@@ -152,10 +159,10 @@ impl<K: Kv> Prepared<'_, '_, K> {
     /// Refuses a release that does not fit, with what would help.
     pub async fn check(&self) -> Result<(), StoreError> {
         let name = &self.spec.name;
-        let Err(refused) = self.options.room.check(name, &self.footprint) else { return Ok(()) };
+        let Err(refused) = self.options.room.check(name, &self.footprints) else { return Ok(()) };
         let (listed, _) = lifecycle::list(self.kv, self.ns).await?;
         let active = self.active.as_ref();
-        let remedies = strategy::remedies(self.ns, &self.layout, &self.options.room, &self.footprint, active, &listed);
+        let remedies = strategy::remedies(self.ns, &self.layout, &self.options.room, &self.footprints, active, &listed);
         Err(refused.with(remedies))
     }
 
@@ -187,7 +194,7 @@ impl<K: Kv> Prepared<'_, '_, K> {
         let result = match (self.options.strategy, &self.active) {
             (Strategy::Rolling, Some(active)) => rolling::run(&mut publishing, active, progress).await,
             (Strategy::Replace, Some(active)) => publishing.replace(&active.name, progress).await,
-            _ => publishing.beside(&self.footprint, progress).await,
+            _ => publishing.beside(&self.footprints, progress).await,
         };
         publishing.lease.give_back().await;
         result?;
@@ -293,15 +300,18 @@ pub(super) struct Publishing<'p, 'u, K> {
 impl<K: Kv> Publishing<'_, '_, K> {
     async fn beside(
         &mut self,
-        footprint: &Footprint,
+        footprints: &[Footprint],
         progress: &mut (dyn FnMut(u32) + Send),
     ) -> Result<(), StoreError> {
         self.sweep().await?;
         // another publisher may have ended since the look that was checked
-        let since = self.kv.stats().await?.used_bytes;
-        let again = footprint.on_top_of(since.max(footprint.before_bytes));
-        if self.room.probe.is_some() {
-            self.room.check(&self.spec.name, &again)?;
+        let stats = self.kv.stats().await?;
+        let since = |footprint: &Footprint| {
+            let used = stats.of(footprint.shard.as_deref()).map_or(0, |now| now.used_bytes);
+            footprint.on_top_of(used.max(footprint.before_bytes))
+        };
+        if footprints.iter().all(|footprint| footprint.exact) {
+            self.room.check(&self.spec.name, &footprints.iter().map(since).collect::<Vec<_>>())?;
         }
         self.load(progress).await
     }

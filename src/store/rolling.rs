@@ -43,8 +43,8 @@ pub(super) async fn run<K: Kv>(
     progress: &mut (dyn FnMut(u32) + Send),
 ) -> Result<(), StoreError> {
     enter(publishing, active).await?;
-    let watch = Watch::of_nothing(publishing.kv, publishing.room).await?;
-    publishing.write(&watch, None, progress).await?;
+    // what pages that take others' place grow by is in no pages' order
+    publishing.write(&Watch::default(), None, progress).await?;
     let (kv, ns) = (publishing.kv, publishing.ns);
     let surplus = publishing.layout.manifest.pages()..active.pages();
     remove_pages(kv, ns, active.keys(), surplus, &RemoveOptions::default(), &mut |_, _| ()).await?;

@@ -10,10 +10,10 @@ use super::layout::Layout;
 use super::ledger::State;
 use super::lifecycle::Listed;
 use super::release::{Addressing, Manifest};
+use super::spread::On;
 use super::{geometry, page};
 use crate::codec::Codec;
-use crate::kv::Probe;
-use crate::kv::memory::Expiry;
+use crate::kv::memory::{Expiry, Values};
 
 /// How a release comes to stand in the place of the active one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -82,7 +82,7 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// The footprint of a release that goes where the strategy says.
+/// The footprint of a release that goes where the strategy says, on every server: at least one.
 pub(super) fn price(
     ns: &str,
     layout: &Layout<'_, '_>,
@@ -90,59 +90,64 @@ pub(super) fn price(
     strategy: Strategy,
     active: Option<&Manifest>,
     file_bytes: u64,
-) -> Footprint {
-    let manifest = &layout.manifest;
-    let Some(probe) = &room.probe else { return Footprint::in_file(file_bytes, manifest) };
-    match (strategy, active) {
-        (Strategy::Rolling, Some(active)) => Footprint::rolling(probe, ns, manifest, active, layout.values()),
-        (Strategy::Replace, Some(active)) => replacing(probe, ns, manifest, layout, active),
-        _ => Footprint::on_server(probe, ns, manifest, &Trajectory::new(probe, ns, manifest, layout.values())),
-    }
+) -> Vec<Footprint> {
+    let (manifest, values) = (&layout.manifest, layout.values());
+    let on_server = |on: On<'_>| match (strategy, active) {
+        (Strategy::Rolling, Some(active)) => Footprint::rolling(on, ns, manifest, active, values.clone()),
+        (Strategy::Replace, Some(active)) => {
+            // it goes first; its tables stay
+            let freed = footprint::standing_bytes(on, ns, active, Expiry::Removed);
+            beside(on, ns, manifest, &values).on_top_of(on.probe.used_bytes.saturating_sub(freed))
+        }
+        _ => beside(on, ns, manifest, &values),
+    };
+    let footprints: Vec<_> = room.servers().map(on_server).collect();
+    if footprints.is_empty() { vec![Footprint::in_file(file_bytes, manifest)] } else { footprints }
 }
 
-/// The active release goes first. Its tables stay.
-fn replacing(probe: &Probe, ns: &str, manifest: &Manifest, layout: &Layout<'_, '_>, active: &Manifest) -> Footprint {
-    let trajectory = Trajectory::new(probe, ns, manifest, layout.values());
-    let beside = Footprint::on_server(probe, ns, manifest, &trajectory);
-    let freed = footprint::standing_bytes(&probe.server, ns, active, Expiry::Removed);
-    beside.on_top_of(probe.used_bytes.saturating_sub(freed))
+fn beside(on: On<'_>, ns: &str, manifest: &Manifest, values: &Values) -> Footprint {
+    Footprint::on_server(on, ns, manifest, &Trajectory::new(on, ns, manifest, values.clone()))
 }
 
 /// What would make a refused release fit, the cheapest first: what costs nothing but a release that nobody reads, then
-/// quality, then availability, then memory.
+/// quality, then availability, then memory. In a cluster, bytes are those of the shard with least room.
 pub(super) fn remedies(
     ns: &str,
     layout: &Layout<'_, '_>,
     room: &Room,
-    footprint: &Footprint,
+    footprints: &[Footprint],
     active: Option<&Manifest>,
     listed: &[Listed],
 ) -> Vec<Remedy> {
-    let raise = Remedy::Raise { limit_bytes: footprint.peak_bytes };
-    let (Some(probe), Some(limit)) = (&room.probe, room.limit_bytes()) else { return vec![raise] };
-    let short = footprint.peak_bytes.saturating_sub(limit);
-    let mut remedies: Vec<Remedy> = listed.iter().filter_map(|listed| retiring(probe, ns, listed)).collect();
+    let lacking = footprints.iter().filter(|footprint| room.short_bytes(footprint) > 0);
+    let raise = Remedy::Raise { limit_bytes: lacking.map(|footprint| footprint.peak_bytes).max().unwrap_or(0) };
+    let tightest = &footprints[room.tightest(footprints)];
+    let Some(on) = room.servers().find(|on| on.shard == tightest.shard.as_deref()) else { return vec![raise] };
+    let short = room.short_bytes(tightest);
+    // the peak, if it is within the limit everywhere
+    let fitting = |footprints: &[Footprint]| {
+        let tightest = &footprints[room.tightest(footprints)];
+        (room.short_bytes(tightest) == 0).then_some(tightest.peak_bytes)
+    };
+    let mut remedies: Vec<Remedy> = listed.iter().filter_map(|listed| retiring(on, ns, listed)).collect();
     // those that are enough alone, or all, if it takes more than one
     if remedies.iter().any(|remedy| remedy.frees_bytes() >= short) {
         remedies.retain(|remedy| remedy.frees_bytes() >= short);
     }
-    let lower = lower_codecs(layout.manifest.codec).iter().map(|&codec| {
+    let lower = lower_codecs(layout.manifest.codec).iter().find_map(|&codec| {
         let manifest = in_codec(&layout.manifest, codec);
         let values = footprint::expected_values(&manifest);
-        let trajectory = Trajectory::new(probe, ns, &manifest, values);
-        (codec, Footprint::on_server(probe, ns, &manifest, &trajectory).peak_bytes)
+        let footprints: Vec<_> = room.servers().map(|on| beside(on, ns, &manifest, &values)).collect();
+        Some(Remedy::Codec { codec, peak_bytes: fitting(&footprints)? })
     });
-    let fitting = lower.into_iter().find(|&(_, peak_bytes)| peak_bytes <= limit);
-    remedies.extend(fitting.map(|(codec, peak_bytes)| Remedy::Codec { codec, peak_bytes }));
+    remedies.extend(lower);
     if let Some(active) = active {
         for strategy in [Strategy::Rolling, Strategy::Replace] {
             if strategy == Strategy::Rolling && !layout.manifest.can_take_over(active) {
                 continue;
             }
-            let peak_bytes = price(ns, layout, room, strategy, Some(active), 0).peak_bytes;
-            if peak_bytes <= limit {
-                remedies.push(Remedy::Strategy { strategy, peak_bytes });
-            }
+            let peak_bytes = fitting(&price(ns, layout, room, strategy, Some(active), 0));
+            remedies.extend(peak_bytes.map(|peak_bytes| Remedy::Strategy { strategy, peak_bytes }));
         }
     }
     remedies.push(raise);
@@ -158,13 +163,13 @@ impl Remedy {
     }
 }
 
-fn retiring(probe: &Probe, ns: &str, listed: &Listed) -> Option<Remedy> {
+fn retiring(on: On<'_>, ns: &str, listed: &Listed) -> Option<Remedy> {
     let expiry = match listed.entry.state {
         State::Previous | State::Past => Expiry::Removed,
         State::Waiting => Expiry::Set,
         _ => return None,
     };
-    let frees_bytes = footprint::standing_bytes(&probe.server, ns, listed.manifest.as_ref()?, expiry);
+    let frees_bytes = footprint::standing_bytes(on, ns, listed.manifest.as_ref()?, expiry);
     Some(Remedy::Retire { name: listed.entry.name.clone(), frees_bytes })
 }
 

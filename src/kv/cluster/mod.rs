@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::{RedisError, Value};
+use ::redis::{Cmd, RedisError, Value};
 use futures_util::future::{join_all, try_join_all};
 
 pub(super) use self::shared::SCHEME;
@@ -27,7 +27,7 @@ use self::topology::Address;
 use self::trouble::{Patience, Trouble, Verdict};
 use super::command::{self, Command, Lane, Servers};
 use super::node::Node;
-use super::{KeyRange, Kv, KvError, KvStats, RedisKv, RedisOptions};
+use super::{KeyRange, Kv, KvError, KvStats, Probe, RedisKv, RedisOptions, probe};
 
 /// A Redis (or Valkey) Cluster. Cheap to clone: clones share connections and the map of slots.
 ///
@@ -37,7 +37,8 @@ use super::{KeyRange, Kv, KvError, KvStats, RedisKv, RedisOptions};
 /// noticed and the election.) Loads, which are [`set_many`](Kv::set_many), [`persist_many`](Kv::persist_many) and
 /// [`delete_many`](Kv::delete_many), try again for three times [`RedisOptions::bulk_timeout_ms`], longer than a failover
 /// under the default `cluster-node-timeout` of 15 s; a deletion whose answer was lost and is repeated may count too few.
-/// [`compare_and_set`](Kv::compare_and_set) is tried again only where a server says that it did nothing.
+/// [`compare_and_set`](Kv::compare_and_set) and [`delete_if_equal`](Kv::delete_if_equal) are tried again only where a
+/// server says that it did nothing.
 ///
 /// Replication is asynchronous: what a master confirmed just before it died may be gone. Whoever needs to know reads it
 /// back, as `publish` and `activate` do.
@@ -55,6 +56,17 @@ pub struct Shard {
     pub slots: Vec<SlotRange>,
     /// To ask it about itself. It refuses keys of other slots.
     pub server: RedisKv,
+}
+
+/// A shard, and what server it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbedShard {
+    /// Its master's address.
+    pub home: String,
+    /// The slots it serves, ascending.
+    pub slots: Vec<SlotRange>,
+    /// What the master says of itself.
+    pub probe: Probe,
 }
 
 impl ClusterKv {
@@ -76,6 +88,15 @@ impl ClusterKv {
         let mut shards = shards?;
         shards.sort_by(|a, b| a.home.cmp(&b.home));
         Ok(shards)
+    }
+
+    /// Asks every shard what server it is.
+    pub async fn probe(&self) -> Result<Vec<ProbedShard>, KvError> {
+        let probed = self.shards().await?.into_iter().map(|Shard { home, slots, server }| async move {
+            let probe = probe(&server).await?;
+            Ok(ProbedShard { home, slots, probe })
+        });
+        try_join_all(probed).await
     }
 
     /// Commands by the node that is to be asked, and those whose slot nobody serves.
@@ -173,13 +194,7 @@ impl ClusterKv {
         Ok((address, node))
     }
 
-    async fn set_if_equal(
-        &self,
-        key: &[u8],
-        expected: &[u8],
-        new: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<bool, KvError> {
+    async fn if_equal(&self, key: &[u8], expected: &[u8], write: &Cmd) -> Result<bool, KvError> {
         let mut patience = Patience::new(Lane::Requests, &self.shared.options);
         let mut ask = None;
         loop {
@@ -187,7 +202,7 @@ impl ClusterKv {
                 Some(address) => (Address::clone(address), self.shared.node(address)?),
                 None => self.owner(key)?,
             };
-            let error = match node.set_if_equal(key, expected, new, ttl, ask.is_some()).await {
+            let error = match node.if_equal(key, expected, write, ask.is_some()).await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
@@ -296,8 +311,12 @@ impl Kv for ClusterKv {
     ) -> Result<bool, KvError> {
         match expected {
             None => command::set_if_absent(self, key, new, ttl).await,
-            Some(expected) => self.set_if_equal(key, expected, new, ttl).await,
+            Some(expected) => self.if_equal(key, expected, &command::set(key, new, ttl)).await,
         }
+    }
+
+    async fn delete_if_equal(&self, key: &[u8], expected: &[u8]) -> Result<bool, KvError> {
+        self.if_equal(key, expected, &command::unlink(key)).await
     }
 
     /// The masters together. Keys spread evenly, so the first master that is full ends a load: the limit is what is used
@@ -314,10 +333,11 @@ impl Kv for ClusterKv {
         Ok(KvStats {
             version: listed(versions),
             used_bytes,
-            client_bytes: masters.iter().map(|master| master.client_bytes).sum(),
+            buffer_bytes: masters.iter().map(|master| master.buffer_bytes).sum(),
             limit_bytes: smallest.map(|room| used_bytes + room * masters.len() as u64),
             eviction: (!policies.is_empty()).then(|| listed(policies)),
             cpu: masters.iter().map(|master| master.cpu).sum(),
+            shards: shards.into_iter().map(|shard| shard.home).zip(masters.iter().cloned()).collect(),
         })
     }
 }
