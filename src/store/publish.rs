@@ -127,7 +127,8 @@ pub async fn prepare<'a, 'u, K: Kv>(
     let existing = release::find(kv, ns, &spec.name).await?;
     let active = match release::current(kv, ns).await {
         Ok(manifest) => Some(manifest),
-        Err(StoreError::NoActiveRelease { .. }) => None,
+        // one whose manifest was lost, with a server that failed, is no more active than none
+        Err(StoreError::NoActiveRelease { .. } | StoreError::NoRelease { .. }) => None,
         Err(error) => return Err(error),
     };
     let layout = match options.strategy {
