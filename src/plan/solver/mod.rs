@@ -63,7 +63,7 @@ pub struct ProblemError {
     pub got: f64,
 }
 
-/// The best plan, or what to change. Takes a fraction of a second.
+/// The best plan, or what to change. Takes a fraction of a second on one node, and seconds where many may be used.
 pub fn solve(problem: &Problem) -> Result<Outcome, ProblemError> {
     check(problem)?;
     let mut best: Option<Candidate> = None;
@@ -93,12 +93,23 @@ fn shards(problem: &Problem) -> Vec<u32> {
 /// Every combination, in the order that breaks ties.
 fn for_each_candidate(problem: &Problem, ways: &Ways, mut f: impl FnMut(&Candidate)) {
     let mut prices = Prices::new(problem);
+    // the same on fewer nodes, where neither bytes nor commands were too many: then more nodes only cost more
+    let mut enough: Option<Stored> = None;
     let _: ControlFlow<()> = space::for_each_stored(problem, ways, &shards(problem), |stored| {
+        if enough.is_some_and(|fewer| fewer == Stored { shards: fewer.shards, ..stored }) {
+            return ControlFlow::Continue(());
+        }
         let node = prices.node(&stored, false);
-        answers(problem, stored, |answering, at, point| {
-            f(&answering.with(problem, at, point, &node));
+        let mut busiest = 0.0_f64;
+        let _: ControlFlow<()> = answers(problem, stored, |answering, at, point| {
+            let candidate = answering.with(problem, at, point, &node);
+            busiest = busiest.max(candidate.node_busy);
+            f(&candidate);
             ControlFlow::Continue(())
-        })
+        });
+        let enough_now = node.peak_bytes <= problem.budgets.store_bytes && busiest <= BUSY;
+        enough = enough_now.then_some(stored);
+        ControlFlow::Continue(())
     });
 }
 
@@ -114,7 +125,11 @@ fn fits(problem: &Problem, ways: &Ways, shards: &[u32]) -> bool {
                 ControlFlow::Continue(())
             }
         });
-        if possible.is_break() && prices.node(&stored, false).peak_bytes <= problem.budgets.store_bytes {
+        let allowed = problem.budgets.store_bytes;
+        if possible.is_break()
+            && prices.least_peak_bytes(&stored) <= allowed
+            && prices.node(&stored, false).peak_bytes <= allowed
+        {
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())

@@ -84,6 +84,18 @@ impl<'a> Prices<'a> {
         Node { rest_bytes, peak_bytes, components }
     }
 
+    /// What a peak cannot be below: everything that stands then, without tables. A hundredth of the work, in a cluster.
+    pub fn least_peak_bytes(&mut self, stored: &Stored) -> u64 {
+        let groups = self.groups(stored);
+        let releases =
+            f64::from(stored.releases_kept) + if stored.publishing == Publishing::Beside { 2.0 } else { 1.0 };
+        let once = |group: Option<Priced>| group.map_or(0.0, |group| group.persisted().bytes());
+        let cached = groups.cached.map_or(0.0, |(cached, more)| cached.bytes() + more.bytes());
+        let others: f64 = groups.others.iter().map(Priced::bytes).sum();
+        let own = releases * (once(groups.pages) + groups.precomputed.map_or(0.0, |lists| lists.bytes()));
+        self.problem.facts.overhead_bytes + IN_FLIGHT_BYTES + (own + cached + others) as u64
+    }
+
     fn groups(&mut self, stored: &Stored) -> Groups {
         let (problem, shards) = (self.problem, stored.shards);
         let pages = stored.vectors.map(|(codec, pages)| {
