@@ -12,6 +12,7 @@ use crate::catalog::{self, BuildSpec, Candidate, Index, Profile, SectionBytes, S
 use crate::codec::{Codec, Metric};
 use crate::graph::BuildOptions;
 use crate::input::{Ids, Vectors, check_rows, read_popularity, read_tags};
+use crate::plan::quality::ItemForm;
 
 /// Quantize item vectors, link them into a graph, measure the result and write one index file
 ///
@@ -180,7 +181,7 @@ fn text(report: &Report, index: &Index) -> String {
         report.out.display(),
         report.items,
         report.dim,
-        out::codecs(report.codec, report.finer),
+        ItemForm::new(report.codec, report.finer),
         out::bytes(report.bytes),
         report.release,
         report.fingerprint,
@@ -193,7 +194,7 @@ fn text(report: &Report, index: &Index) -> String {
 
 fn choice_table(table: &[Candidate], chosen: (Codec, Option<Codec>)) -> String {
     let rows = table.iter().map(|candidate| {
-        let name = out::codecs(candidate.codec, candidate.finer);
+        let name = ItemForm::new(candidate.codec, candidate.finer).to_string();
         let mark = if (candidate.codec, candidate.finer) == chosen { "chosen" } else { "" };
         let recall = format!("{:.4}", candidate.recall_at_10);
         vec![name, candidate.bytes_per_item.to_string(), recall, mark.to_owned()]

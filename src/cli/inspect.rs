@@ -8,6 +8,7 @@ use super::build::profile_table;
 use super::out::{self, Output};
 use crate::catalog::{Index, Meta, Profile, SectionBytes};
 use crate::graph::check::unreachable;
+use crate::plan::quality::ItemForm;
 
 /// Show what an index file holds: header, sections and bytes, quality profile
 ///
@@ -76,7 +77,7 @@ fn text(report: &Report) -> String {
         meta.items,
         meta.dim,
         meta.metric,
-        out::codecs(meta.codec, meta.finer),
+        ItemForm::new(meta.codec, meta.finer),
         meta.m,
         meta.ef_construction,
         meta.seed,

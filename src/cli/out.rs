@@ -7,8 +7,6 @@ use comfy_table::{CellAlignment, Table, TableStyle};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use crate::codec::Codec;
-
 /// Where results go.
 #[derive(Clone, Copy, Debug)]
 pub struct Output {
@@ -41,15 +39,6 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     let lines = table.to_string();
     lines.lines().flat_map(|line| [line.trim_end(), "\n"]).collect()
-}
-
-/// How items are kept: `int8`, `int8 + f16`, or `int8 + residual` when the finer codes are what the first leave.
-pub fn codecs(codec: Codec, finer: Option<Codec>) -> String {
-    match finer {
-        None => codec.to_string(),
-        Some(Codec::Int8) => format!("{codec} + residual"),
-        Some(finer) => format!("{codec} + {finer}"),
-    }
 }
 
 /// `1234567` as `1.23 MB`.

@@ -14,6 +14,7 @@ use crate::codec::Codec;
 use crate::engine::users::{Publication, Step, UserSource, publish};
 use crate::input::{Ids, Vectors};
 use crate::kv::AnyKv;
+use crate::plan::quality::ItemForm;
 use crate::plan::{PlanFile, Publishing};
 use crate::store::{Footprint, Listed, Manifest, PublishOptions, Room, State, Strategy, activate, list, lower_codecs};
 
@@ -158,9 +159,9 @@ fn planned(args: &Args, index: &Index, users: &Vectors) -> anyhow::Result<Args> 
     let file = PlanFile::open(path)?;
     file.check(path, users.dim(), users.rows())?;
     let settings = &file.plan.settings;
-    let (planned, found) = (settings.items, index.meta());
-    if (planned.codec, planned.finer) != (found.codec, found.finer) {
-        let (planned, found) = (out::codecs(planned.codec, planned.finer), out::codecs(found.codec, found.finer));
+    let found = ItemForm::new(index.meta().codec, index.meta().finer);
+    if settings.items != found {
+        let planned = settings.items;
         out::warn(&format!(
             "the plan keeps items as {planned}, and the index has {found}: build it so, or plan with it"
         ));

@@ -251,17 +251,19 @@ pub fn prefetch<T>(values: &[T]) {
     }
 }
 
-/// Asks for the rows `ids` of a matrix whose rows are `stride` values long, without waiting for them. Rows that do not
-/// exist are not asked for by anybody: an address is all that a prefetch needs.
+/// Asks for the rows `ids` of a matrix whose rows are `stride` values long, without waiting for them. An id that is no
+/// row's does no harm: a prefetch of any address reads nothing.
 #[inline(always)]
 pub fn prefetch_rows<T>(values: &[T], stride: usize, ids: &[u32]) {
     let (first, bytes) = (values.as_ptr().cast::<u8>(), stride * size_of::<T>());
+    // Rows that share a line evenly, or are whole halves of lines, lie in no more lines than their length needs.
+    let even = LINE.is_multiple_of(bytes) || bytes.is_multiple_of(LINE / 2);
     for &id in ids {
         let row = first.wrapping_add(id as usize * bytes);
         prefetch_line(row);
         (LINE..bytes).step_by(LINE).for_each(|at| prefetch_line(row.wrapping_add(at)));
-        if !bytes.is_multiple_of(LINE / 2) {
-            prefetch_line(row.wrapping_add(bytes - 1)); // it may end in a line more than its length needs
+        if !even {
+            prefetch_line(row.wrapping_add(bytes - 1));
         }
     }
 }

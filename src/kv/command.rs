@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ::redis::{Cmd, ErrorKind, Pipeline, RedisError, Value, cmd};
 
-use super::{KeyRange, KvError, ttl_ms};
+use super::{KeyRange, Kv, KvError, KvStats, ttl_ms};
 
 /// About what a command and its framing weigh on the wire beside its key and value.
 const COMMAND_BYTES: usize = 32;
@@ -119,69 +119,85 @@ pub(super) fn unlink(key: &[u8]) -> Cmd {
     one("UNLINK", key)
 }
 
-/// Whoever takes commands: one server, or a cluster of them.
-pub(super) trait Servers: Sync {
+/// Whoever takes commands: one server, or a cluster of them. That makes a [`Kv`].
+pub(super) trait Servers: Send + Sync {
     /// Its address, for messages.
     fn home(&self) -> &str;
 
     /// The replies in the order of the commands, for a pair the second; or the first error.
     fn send(&self, lane: Lane, commands: &[Command<'_>]) -> impl Future<Output = Result<Vec<Value>, KvError>> + Send;
+
+    /// Does `write` if the value of `key` is `expected` at that moment; whether it did.
+    fn if_equal(&self, key: &[u8], expected: &[u8], write: &Cmd) -> impl Future<Output = Result<bool, KvError>> + Send;
+
+    /// [`Kv::stats`].
+    fn describe(&self) -> impl Future<Output = Result<KvStats, KvError>> + Send;
 }
 
-pub(super) async fn get_many(on: &impl Servers, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
-    let commands: Vec<_> = keys.iter().map(|key| Command::Get(key)).collect();
-    let value = |reply| match reply {
-        Value::BulkString(bytes) => Ok(Some(bytes)),
-        Value::Nil => Ok(None),
-        other => Err(wrong(on.home(), "bytes or nil", &other)),
-    };
-    on.send(Lane::Requests, &commands).await?.into_iter().map(value).collect()
-}
-
-pub(super) async fn get_ranges(on: &impl Servers, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
-    let commands: Vec<_> = ranges.iter().map(Command::Range).collect();
-    let bytes = |reply| match reply {
-        Value::BulkString(bytes) => Ok(bytes),
-        other => Err(wrong(on.home(), "bytes", &other)),
-    };
-    on.send(Lane::Requests, &commands).await?.into_iter().map(bytes).collect()
-}
-
-pub(super) async fn set_many(
-    on: &impl Servers,
-    entries: &[(Vec<u8>, Vec<u8>)],
-    ttl: Option<Duration>,
-) -> Result<(), KvError> {
-    let commands: Vec<_> = entries.iter().map(|(key, value)| Command::Set { key, value, ttl, absent: false }).collect();
-    match on.send(Lane::Bulk, &commands).await?.iter().find(|&reply| *reply != Value::Okay) {
-        None => Ok(()),
-        Some(other) => Err(wrong(on.home(), "OK", other)),
+impl<S: Servers> Kv for S {
+    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
+        let commands: Vec<_> = keys.iter().map(|key| Command::Get(key)).collect();
+        let value = |reply| match reply {
+            Value::BulkString(bytes) => Ok(Some(bytes)),
+            Value::Nil => Ok(None),
+            other => Err(wrong(self.home(), "bytes or nil", &other)),
+        };
+        self.send(Lane::Requests, &commands).await?.into_iter().map(value).collect()
     }
-}
 
-/// Says whether it wrote.
-pub(super) async fn set_if_absent(
-    on: &impl Servers,
-    key: &[u8],
-    value: &[u8],
-    ttl: Option<Duration>,
-) -> Result<bool, KvError> {
-    let set = Command::Set { key, value, ttl, absent: true };
-    match on.send(Lane::Requests, &[set]).await?.as_slice() {
-        [Value::Okay] => Ok(true),
-        [Value::Nil] => Ok(false),
-        other => Err(wrong(on.home(), "OK or nil", other.first().unwrap_or(&Value::Nil))),
+    async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
+        let commands: Vec<_> = ranges.iter().map(Command::Range).collect();
+        let bytes = |reply| match reply {
+            Value::BulkString(bytes) => Ok(bytes),
+            other => Err(wrong(self.home(), "bytes", &other)),
+        };
+        self.send(Lane::Requests, &commands).await?.into_iter().map(bytes).collect()
     }
-}
 
-pub(super) async fn delete_many(on: &impl Servers, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-    let commands: Vec<_> = keys.iter().map(|key| Command::Unlink(key)).collect();
-    count(on, &commands).await
-}
+    async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
+        let sets = entries.iter().map(|(key, value)| Command::Set { key, value, ttl, absent: false });
+        let commands: Vec<_> = sets.collect();
+        match self.send(Lane::Bulk, &commands).await?.iter().find(|&reply| *reply != Value::Okay) {
+            None => Ok(()),
+            Some(other) => Err(wrong(self.home(), "OK", other)),
+        }
+    }
 
-pub(super) async fn persist_many(on: &impl Servers, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-    let commands: Vec<_> = keys.iter().map(|key| Command::Persist(key)).collect();
-    count(on, &commands).await
+    async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
+        let commands: Vec<_> = keys.iter().map(|key| Command::Unlink(key)).collect();
+        count(self, &commands).await
+    }
+
+    async fn persist_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
+        let commands: Vec<_> = keys.iter().map(|key| Command::Persist(key)).collect();
+        count(self, &commands).await
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<bool, KvError> {
+        if let Some(expected) = expected {
+            return self.if_equal(key, expected, &set(key, new, ttl)).await;
+        }
+        let set = Command::Set { key, value: new, ttl, absent: true };
+        match self.send(Lane::Requests, &[set]).await?.as_slice() {
+            [Value::Okay] => Ok(true),
+            [Value::Nil] => Ok(false),
+            other => Err(wrong(self.home(), "OK or nil", other.first().unwrap_or(&Value::Nil))),
+        }
+    }
+
+    async fn delete_if_equal(&self, key: &[u8], expected: &[u8]) -> Result<bool, KvError> {
+        self.if_equal(key, expected, &unlink(key)).await
+    }
+
+    async fn stats(&self) -> Result<KvStats, KvError> {
+        self.describe().await
+    }
 }
 
 /// The sum of replies that are each 0 or 1.

@@ -1,12 +1,10 @@
 //! The Redis home: one server, core commands, explicit timeouts.
 
-use std::time::Duration;
-
 use ::redis::{Client, Cmd, Value};
 
 use super::command::{self, Command, Lane, Servers};
 use super::node::Node;
-use super::{KeyRange, Kv, KvError, KvStats};
+use super::{KvError, KvStats};
 
 /// How to talk to a server.
 #[derive(Clone, Debug)]
@@ -71,11 +69,6 @@ impl RedisKv {
         self.node.ask(command).await.map_err(|e| self.node.explain(Lane::Requests, e))
     }
 
-    async fn if_equal(&self, key: &[u8], expected: &[u8], write: &Cmd) -> Result<bool, KvError> {
-        let done = self.node.if_equal(key, expected, write, false).await;
-        done.map_err(|e| self.node.explain(Lane::Requests, e))
-    }
-
     pub(super) fn wrong(&self, expected: &'static str, got: &Value) -> KvError {
         command::wrong(self.node.home(), expected, got)
     }
@@ -90,47 +83,13 @@ impl Servers for RedisKv {
         let answers = self.node.send(lane, commands, false).await;
         answers.into_iter().collect::<Result<_, _>>().map_err(|e| self.node.explain(lane, e))
     }
-}
 
-impl Kv for RedisKv {
-    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
-        command::get_many(self, keys).await
+    async fn if_equal(&self, key: &[u8], expected: &[u8], write: &Cmd) -> Result<bool, KvError> {
+        let done = self.node.if_equal(key, expected, write, false).await;
+        done.map_err(|e| self.node.explain(Lane::Requests, e))
     }
 
-    async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
-        command::get_ranges(self, ranges).await
-    }
-
-    async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
-        command::set_many(self, &entries, ttl).await
-    }
-
-    async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-        command::delete_many(self, keys).await
-    }
-
-    async fn persist_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-        command::persist_many(self, keys).await
-    }
-
-    async fn compare_and_set(
-        &self,
-        key: &[u8],
-        expected: Option<&[u8]>,
-        new: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<bool, KvError> {
-        let Some(expected) = expected else {
-            return command::set_if_absent(self, key, new, ttl).await;
-        };
-        self.if_equal(key, expected, &command::set(key, new, ttl)).await
-    }
-
-    async fn delete_if_equal(&self, key: &[u8], expected: &[u8]) -> Result<bool, KvError> {
-        self.if_equal(key, expected, &command::unlink(key)).await
-    }
-
-    async fn stats(&self) -> Result<KvStats, KvError> {
+    async fn describe(&self) -> Result<KvStats, KvError> {
         self.node.stats().await
     }
 }

@@ -89,7 +89,7 @@ impl Footprint {
         let mut dataset = trajectory.start.clone();
         let before = dataset.rest_bytes();
         dataset.add(&pages);
-        let (loaded, peak) = (dataset.rest_bytes(), dataset.peak_bytes());
+        let peak = dataset.peak_bytes();
         dataset.persist(&mut pages);
         let (rest, kept) = (dataset.rest_bytes(), server.keys_bytes(&pages));
         let bare = Keys { expiry: Expiry::None, ..pages.clone() };
@@ -103,7 +103,7 @@ impl Footprint {
         let parts = vec![
             part("pages", bare, bare),
             part("expiry of pages", kept - bare, loading - bare),
-            part("tables", grown(rest) - kept, grown(peak.max(loaded)) - loading),
+            part("tables", grown(rest) - kept, grown(peak) - loading),
             part("manifest, ledger, lease", small(server, ns, manifest, false), small(server, ns, manifest, true)),
             replication(on),
             part("in flight", 0.0, IN_FLIGHT_BYTES as f64 * trajectory.pages.share()),

@@ -15,7 +15,6 @@ mod trouble;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use ::redis::{Cmd, RedisError, Value};
 use futures_util::future::{join_all, try_join_all};
@@ -25,9 +24,9 @@ use self::shared::Shared;
 use self::slots::{SlotRange, slot_of};
 use self::topology::Address;
 use self::trouble::{Patience, Trouble, Verdict};
-use super::command::{self, Command, Lane, Servers};
+use super::command::{Command, Lane, Servers};
 use super::node::Node;
-use super::{KeyRange, Kv, KvError, KvStats, Probe, RedisKv, RedisOptions, probe};
+use super::{Kv, KvError, KvStats, Probe, RedisKv, RedisOptions, probe};
 
 /// A Redis (or Valkey) Cluster. Cheap to clone: clones share connections and the map of slots.
 ///
@@ -193,41 +192,6 @@ impl ClusterKv {
         let node = self.shared.node(&address)?;
         Ok((address, node))
     }
-
-    async fn if_equal(&self, key: &[u8], expected: &[u8], write: &Cmd) -> Result<bool, KvError> {
-        let mut patience = Patience::new(Lane::Requests, &self.shared.options);
-        let mut ask = None;
-        loop {
-            let (address, node) = match &ask {
-                Some(address) => (Address::clone(address), self.shared.node(address)?),
-                None => self.owner(key)?,
-            };
-            let error = match node.if_equal(key, expected, write, ask.is_some()).await {
-                Ok(done) => return Ok(done),
-                Err(error) => error,
-            };
-            let verdict = Verdict::of(&error, &address);
-            let error = node.explain(Lane::Requests, error);
-            ask = None;
-            match verdict {
-                Verdict::Ask(to) => ask = patience.hop(error).map(|()| Some(to))?,
-                Verdict::Moved(slot, to) => {
-                    patience.hop(error)?;
-                    self.shared.give(slot, to);
-                    self.shared.refresh_soon().await;
-                }
-                Verdict::NotDone => {
-                    self.shared.refresh_soon().await;
-                    patience.wait(error).await?;
-                }
-                Verdict::Unknown => {
-                    self.shared.refresh_soon().await;
-                    return Err(error);
-                }
-                Verdict::Refused => return Err(error),
-            }
-        }
-    }
 }
 
 /// A command without an answer yet.
@@ -279,49 +243,45 @@ impl Servers for ClusterKv {
         }
         Ok(answers)
     }
-}
 
-impl Kv for ClusterKv {
-    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
-        command::get_many(self, keys).await
-    }
-
-    async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
-        command::get_ranges(self, ranges).await
-    }
-
-    async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
-        command::set_many(self, &entries, ttl).await
-    }
-
-    async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-        command::delete_many(self, keys).await
-    }
-
-    async fn persist_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-        command::persist_many(self, keys).await
-    }
-
-    async fn compare_and_set(
-        &self,
-        key: &[u8],
-        expected: Option<&[u8]>,
-        new: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<bool, KvError> {
-        match expected {
-            None => command::set_if_absent(self, key, new, ttl).await,
-            Some(expected) => self.if_equal(key, expected, &command::set(key, new, ttl)).await,
+    async fn if_equal(&self, key: &[u8], expected: &[u8], write: &Cmd) -> Result<bool, KvError> {
+        let mut patience = Patience::new(Lane::Requests, &self.shared.options);
+        let mut ask = None;
+        loop {
+            let (address, node) = match &ask {
+                Some(address) => (Address::clone(address), self.shared.node(address)?),
+                None => self.owner(key)?,
+            };
+            let error = match node.if_equal(key, expected, write, ask.is_some()).await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
+            let verdict = Verdict::of(&error, &address);
+            let error = node.explain(Lane::Requests, error);
+            ask = None;
+            match verdict {
+                Verdict::Ask(to) => ask = patience.hop(error).map(|()| Some(to))?,
+                Verdict::Moved(slot, to) => {
+                    patience.hop(error)?;
+                    self.shared.give(slot, to);
+                    self.shared.refresh_soon().await;
+                }
+                Verdict::NotDone => {
+                    self.shared.refresh_soon().await;
+                    patience.wait(error).await?;
+                }
+                Verdict::Unknown => {
+                    self.shared.refresh_soon().await;
+                    return Err(error);
+                }
+                Verdict::Refused => return Err(error),
+            }
         }
-    }
-
-    async fn delete_if_equal(&self, key: &[u8], expected: &[u8]) -> Result<bool, KvError> {
-        self.if_equal(key, expected, &command::unlink(key)).await
     }
 
     /// The masters together. Keys spread evenly, so the first master that is full ends a load: the limit is what is used
     /// and, for every master, the smallest room that any of them has. Versions and policies are named each once.
-    async fn stats(&self) -> Result<KvStats, KvError> {
+    async fn describe(&self) -> Result<KvStats, KvError> {
         let shards = self.shards().await?;
         let masters = try_join_all(shards.iter().map(|shard| shard.server.stats())).await?;
         let used_bytes = masters.iter().map(|master| master.used_bytes).sum();

@@ -77,6 +77,7 @@ impl Dataset {
     fn settle(&mut self) {
         self.main.settle();
         self.expires.settle();
+        self.peak = self.peak.max(self.now());
     }
 
     /// `used_memory` once the tables have moved their entries.

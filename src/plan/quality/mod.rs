@@ -7,6 +7,8 @@
 
 mod sample;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use self::sample::{IndexRows, Rows, Sample};
@@ -59,7 +61,8 @@ impl ItemForm {
         Self::new(Codec::F32, None),
     ];
 
-    const fn new(codec: Codec, finer: Option<Codec>) -> Self {
+    /// Codes, and what the best are scored again by.
+    pub const fn new(codec: Codec, finer: Option<Codec>) -> Self {
         Self { codec, finer }
     }
 
@@ -70,6 +73,17 @@ impl ItemForm {
         codes.row_bytes()
             + if codes.has_scales() { 4 } else { 0 }
             + self.finer.map_or(0, |finer| layout(finer).row_bytes())
+    }
+}
+
+impl fmt::Display for ItemForm {
+    /// `int8`, `int8 + f16`, or `int8 + residual` when the finer codes are what the first leave.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.finer {
+            None => write!(f, "{}", self.codec),
+            Some(Codec::Int8) => write!(f, "{} + residual", self.codec),
+            Some(finer) => write!(f, "{} + {finer}", self.codec),
+        }
     }
 }
 

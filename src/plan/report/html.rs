@@ -62,7 +62,7 @@ fn header(page: &mut String, report: &Report) {
     let tiles = [
         (
             say::mode(plan.settings.mode).to_owned(),
-            format!("items as {}, users as {}", say::form(plan.settings.items), plan.settings.users),
+            format!("items as {}, users as {}", plan.settings.items, plan.settings.users),
         ),
         (
             say::bytes(predicted.peak_bytes),
@@ -179,7 +179,7 @@ fn codecs(page: &mut String, report: &Report) {
     let float = ItemForm { codec: Codec::F32, finer: None };
     let dim = report.model.dim as usize;
     let items = report.exact.iter().filter(|exact| exact.users == Codec::F32).map(|exact| Kept {
-        name: say::form(exact.items),
+        name: exact.items.to_string(),
         bytes: exact.items.bytes(dim),
         worth: &exact.worth,
         chosen: settings.is_some_and(|(items, _)| items == exact.items),

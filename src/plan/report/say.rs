@@ -1,8 +1,6 @@
 //! Numbers and names as people say them.
 
-use crate::codec::Codec;
 use crate::plan::modes::Mode;
-use crate::plan::quality::ItemForm;
 use crate::plan::{
     Cache, Change, Constraint, Criterion, Entry, Pages, Publishing, Reason, Relaxation, Settings, Violation,
 };
@@ -61,15 +59,6 @@ pub fn mode(mode: Mode) -> &'static str {
     }
 }
 
-/// `int8`, `int8 + f16`, or `int8 + residual` when the finer codes are what the first leave.
-pub fn form(form: ItemForm) -> String {
-    match form.finer {
-        None => form.codec.to_string(),
-        Some(Codec::Int8) => format!("{} + residual", form.codec),
-        Some(finer) => format!("{} + {finer}", form.codec),
-    }
-}
-
 pub fn cache(cache: &Cache) -> String {
     match *cache {
         Cache::None => "none".to_owned(),
@@ -115,7 +104,7 @@ pub fn settings(settings: &Settings) -> Vec<(&'static str, String)> {
     };
     vec![
         ("mode", mode(settings.mode).to_owned()),
-        ("items as", form(settings.items)),
+        ("items as", settings.items.to_string()),
         ("users as", settings.users.to_string()),
         ("ef", settings.ef.to_string()),
         ("pages", pages(settings.pages)),

@@ -79,7 +79,7 @@ impl<'a> Prices<'a> {
             groups.retire(&mut dataset);
         }
         let rest_bytes = dataset.rest_bytes();
-        let peak_bytes = dataset.peak_bytes().max(rest_bytes) + IN_FLIGHT_BYTES;
+        let peak_bytes = dataset.peak_bytes() + IN_FLIGHT_BYTES;
         let components = if components { self.components(stored, &groups, rest_bytes, peak_bytes) } else { Vec::new() };
         Node { rest_bytes, peak_bytes, components }
     }

@@ -114,8 +114,7 @@ impl Value {
                 };
                 words(1, &format!("{what} {place}"))
             }
-            Self::Items(ItemForm { codec, finer: None }) => words(2, codec.name()),
-            Self::Items(ItemForm { codec, finer: Some(finer) }) => words(2, &format!("{codec} + {finer}")),
+            Self::Items(form) => words(2, &form.to_string()),
             Self::Users(codec) => words(3, codec.name()),
             Self::Effort(ef) => words(4, &ef.to_string()),
             Self::Addressing(dense) => words(5, if dense { "dense" } else { "hashed" }),
