@@ -144,6 +144,26 @@ fn a_budget_refuses_and_each_strategy_says_what_it_costs() {
 }
 
 #[test]
+fn a_plan_says_how_to_load_and_needs_an_active_release_to_roll_over() {
+    let bench = Bench::new("users.redb".to_owned());
+    bench.works("plan --items items.npy --users users.npy --metric dot --index items.tng --redis 64MiB --recall 0.1 --out plan.toml");
+    let path = bench.folder.path().join("plan.toml");
+    let toml = std::fs::read_to_string(&path).unwrap();
+    let line = |name: &str| {
+        format!("publish --index items.tng --users users.npy --store STORE --plan plan.toml --release {name}")
+    };
+    assert!(toml.contains("publishing = \"beside\""), "{toml}");
+    std::fs::write(&path, toml.replace("publishing = \"beside\"", "publishing = \"rolling\"")).unwrap();
+    bench.works(&line("a")).says(&["release a is active"]);
+    bench.refused(2, &format!("{} --no-activate", line("b")), &["--no-activate leaves the active release"]);
+    bench.works(&line("b")).says(&["rolling over a", "release b is active"]);
+
+    std::fs::write(&path, toml.replace("publishing = \"beside\"", "publishing = \"retire-first\"")).unwrap();
+    bench.works(&line("c")).says(&["release c is active"]);
+    bench.works(&line("d")).says(&["by the plan release b goes first", "tonnage releases retire b"]);
+}
+
+#[test]
 fn a_doctor_finds_what_is_wrong_and_nothing_else() {
     let server = RedisServer::start(&["--maxmemory", "100mb"]);
     let bench = Bench::new(server.url());

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::releases::{DIM, NS, Named, SHORT_GRACE, page_key, publish_as, publish_users, record, spec};
@@ -25,6 +26,7 @@ on_both_homes!(
     of_two_publishers_of_a_namespace_the_second_is_told,
     a_publisher_clears_up_after_one_that_died,
     a_publisher_that_lost_its_lease_stops,
+    a_publisher_that_fails_without_its_lease_removes_nothing,
     a_release_of_an_earlier_version_is_read_activated_and_retired,
     an_aborted_first_publish_leaves_no_key,
     removing_keeps_to_its_pace,
@@ -220,6 +222,29 @@ async fn a_publisher_that_lost_its_lease_stops<K: Kv + Clone>(kv: K) {
     assert!(error.to_string().contains("others may publish"), "{error}");
     let (_, publishing) = list(&kv, NS).await.unwrap();
     assert_eq!(publishing.as_deref(), Some("other")); // which it has not taken away
+}
+
+async fn a_publisher_that_fails_without_its_lease_removes_nothing<K: Kv + Clone>(kv: K) {
+    let mut brief = spec("a");
+    brief.grace = Duration::from_secs(30); // the lease is not looked at again before it fails
+    let stolen = AtomicBool::new(false);
+    let encode = |rows: &[u32], out: &mut [u8]| {
+        if stolen.load(Ordering::SeqCst) { Err("the disk is gone".into()) } else { slowly(rows, out) }
+    };
+    let users = Users { count: 1_000_000, ids: Ids::Dense, encode: &encode };
+    let thief = async {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let lease = vec![(format!("{NS}:publisher").into_bytes(), b"a 1-1".to_vec())];
+        kv.set_many(lease, Some(Duration::from_mins(1))).await.unwrap();
+        stolen.store(true, Ordering::SeqCst);
+    };
+    let mut progress = |_| ();
+    let (result, ()) = tokio::join!(publish(&kv, NS, &brief, &users, &mut progress), thief);
+    let error = result.unwrap_err();
+    assert!(matches!(error, StoreError::LeftBehind { pages: 1.., .. }), "{error}");
+    let entry = ledger(&kv, NS).await.unwrap().find("a").unwrap().clone();
+    let first = format!("{NS}:{}:0", entry.keys).into_bytes();
+    assert!(kv.get_many(&[first]).await.unwrap()[0].is_some());
 }
 
 async fn a_release_of_an_earlier_version_is_read_activated_and_retired<K: Kv + Clone>(kv: K) {

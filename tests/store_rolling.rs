@@ -19,8 +19,10 @@ on_both_homes!(
     a_reader_of_either_release_finds_only_its_own_while_one_rolls_over_the_other,
     a_roll_of_hashed_pages_is_read_by_either_reader,
     a_roll_that_died_is_run_again_to_its_end,
+    a_release_that_was_rolled_over_by_half_is_not_gone_back_to,
     a_shorter_and_a_longer_release_roll_too,
     what_cannot_be_told_apart_is_not_rolled,
+    more_users_than_a_page_can_count_are_not_rolled_into_it,
     a_rolled_release_is_succeeded_and_retired_like_any_other,
     replacing_removes_the_active_release_first,
 );
@@ -120,13 +122,14 @@ async fn a_roll_of_hashed_pages_is_read_by_either_reader<K: Kv + Clone>(kv: K) {
     rolls_under_readers(kv, Named::Numbers).await;
 }
 
-async fn a_roll_that_died_is_run_again_to_its_end<K: Kv + Clone>(kv: K) {
-    publish_users(&kv, "a", Named::Dense, USERS).await;
-    activate(&kv, NS, "a").await.unwrap();
+/// `a` is active, and a publisher that was rolling `b` over it has died; its lease is over.
+async fn a_roll_dies<K: Kv>(kv: &K) {
+    publish_users(kv, "a", Named::Dense, USERS).await;
+    activate(kv, NS, "a").await.unwrap();
     let mut brief = spec("b");
     brief.grace = Duration::from_secs(4); // so that the lease is half a second
     {
-        let rolling = publish_by(&kv, &brief, Named::Dense, USERS, Strategy::Rolling);
+        let rolling = publish_by(kv, &brief, Named::Dense, USERS, Strategy::Rolling);
         let mut rolling = std::pin::pin!(rolling);
         // until it has begun, and a little further
         let mut writes = 0;
@@ -137,6 +140,11 @@ async fn a_roll_that_died_is_run_again_to_its_end<K: Kv + Clone>(kv: K) {
             writes += u32::from(first[0].is_some());
         }
     }
+    tokio::time::sleep(Duration::from_millis(600)).await;
+}
+
+async fn a_roll_that_died_is_run_again_to_its_end<K: Kv + Clone>(kv: K) {
+    a_roll_dies(&kv).await;
     let old = UserVectors::open(kv.clone(), NS).await.unwrap();
     assert_eq!(
         (old.manifest().name.as_str(), ledger(&kv, NS).await.unwrap().find("b").unwrap().state),
@@ -145,7 +153,6 @@ async fn a_roll_that_died_is_run_again_to_its_end<K: Kv + Clone>(kv: K) {
     look(&old, Named::Dense, 0).await;
     let error = activate(&kv, NS, "b").await.unwrap_err();
     assert!(error.to_string().contains("run the same publish again"), "{error}");
-    tokio::time::sleep(Duration::from_millis(600)).await;
     assert!(gc(&kv, NS, &RemoveOptions::default(), &mut |_, _| ()).await.unwrap().is_empty());
     let error = roll(&kv, "c", Named::Dense, USERS).await.unwrap_err();
     assert!(error.to_string().contains("rolled in by half"), "{error}");
@@ -153,6 +160,16 @@ async fn a_roll_that_died_is_run_again_to_its_end<K: Kv + Clone>(kv: K) {
     verify(&kv, NS, &manifest).await.unwrap();
     assert_eq!(current(&kv, NS).await.unwrap().name, "b");
     assert_eq!(look(&UserVectors::open(kv, NS).await.unwrap(), Named::Dense, 0).await, (40, 0));
+}
+
+async fn a_release_that_was_rolled_over_by_half_is_not_gone_back_to<K: Kv + Clone>(kv: K) {
+    a_roll_dies(&kv).await;
+    publish_users(&kv, "c", Named::Dense, USERS).await;
+    activate(&kv, NS, "c").await.unwrap();
+    for error in [rollback(&kv, NS).await.unwrap_err(), activate(&kv, NS, "a").await.unwrap_err()] {
+        assert!(error.to_string().contains("release a is rolled over by half"), "{error}");
+    }
+    assert_eq!(current(&kv, NS).await.unwrap().name, "c");
 }
 
 async fn a_shorter_and_a_longer_release_roll_too<K: Kv + Clone>(kv: K) {
@@ -193,6 +210,15 @@ async fn what_cannot_be_told_apart_is_not_rolled<K: Kv + Clone>(kv: K) {
     let error = publish_by(&kv, &twin.unwrap(), Named::Dense, 3_000, Strategy::Rolling).await.unwrap_err();
     assert!(matches!(error, StoreError::CannotRoll { .. }), "{error}");
     verify(&kv, NS, &active).await.unwrap();
+}
+
+async fn more_users_than_a_page_can_count_are_not_rolled_into_it<K: Kv + Clone>(kv: K) {
+    publish_users(&kv, "a", Named::Numbers, 10).await; // one page
+    activate(&kv, NS, "a").await.unwrap();
+    let error = roll(&kv, "b", Named::Numbers, 70_000).await.unwrap_err();
+    assert!(matches!(error, StoreError::BadSpec { got: 70_000, .. }), "{error}");
+    let reader = UserVectors::open(kv, NS).await.unwrap();
+    assert!(reader.get(&[id(Named::Numbers, 7)]).await.unwrap()[0].is_some());
 }
 
 async fn a_rolled_release_is_succeeded_and_retired_like_any_other<K: Kv + Clone>(kv: K) {

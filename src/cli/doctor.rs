@@ -13,11 +13,11 @@ use crate::store::{Checkup, Room, Share, Standing, examine};
 
 /// Check a running store: bytes by component, policy, headroom, fragmentation, lost and left pages
 ///
-/// It writes nothing, and scans nothing: every key that it looks at is named by the ledger of releases. With findings
-/// the exit code is 1.
+/// It scans nothing: every key that it looks at is named by the ledger of releases. It writes only where a server does not
+/// say how it allocates: a scratch load, weighed and removed. With findings the exit code is 1.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Where users are kept: redis://host:port/db, or the path of an embedded file
+    /// Where users are kept: redis://host:port/db, redis-cluster://host:port, or the path of an embedded file
     #[arg(long, value_name = "STORE")]
     store: String,
     /// Prefix of every key

@@ -40,7 +40,8 @@ pub struct Args {
     /// Prefix of every key
     #[arg(long, default_value = "tonnage")]
     namespace: String,
-    /// A plan by `tonnage plan --out`: its codec, its maxmemory as the budget, and its way of loading
+    /// A plan by `tonnage plan --out`: its codec, its maxmemory as the budget, and rolling where it says so and a release is
+    /// active
     #[arg(long, value_name = "FILE", conflicts_with = "codec")]
     plan: Option<PathBuf>,
     /// How vectors are kept: f32, f16, int8 or int4
@@ -49,7 +50,7 @@ pub struct Args {
     /// Name of the release [default: the index's]
     #[arg(long)]
     release: Option<String>,
-    /// Publish, but leave the active release as it is
+    /// Publish beside the active release, and leave that as it is
     #[arg(long)]
     no_activate: bool,
     /// The most that the server may use in all: bytes, or with a unit (1.5GB, 512MiB). Its own maxmemory counts too, if
@@ -99,7 +100,7 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
     ensure!(!args.allow_gap || replaces, Usage("--allow-gap belongs to --strategy replace".to_owned()));
     let index = Index::open(&args.index)?;
     let users = Vectors::open(&args.users)?;
-    let args = &planned(args, &index, &users)?;
+    let (args, way) = &planned(args, &index, &users)?;
     let ids = args.ids.as_deref().map(Ids::open).transpose()?;
     let source = UserSource::new(&index, &users, ids.as_ref(), args.codec)?;
     let release = args.release.as_deref().unwrap_or(&index.meta().release);
@@ -117,16 +118,25 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
             ensure!(args.allow_gap, Usage(format!("{gap}; if that is acceptable, add --allow-gap")));
             out::warn(&gap);
         }
+        let strategy = match (args.strategy, way) {
+            (None, Some(way)) => of_plan(*way, &listed),
+            (strategy, _) => strategy,
+        };
+        let takes_place = matches!(strategy, Some(Way::Rolling | Way::Replace));
+        ensure!(
+            !(args.no_activate && takes_place),
+            Usage("--no-activate leaves the active release as it is: a release that takes its place cannot".to_owned())
+        );
         let publication = Publication {
             grace: args.grace,
-            options: PublishOptions { room, strategy: args.strategy.map_or(Strategy::Beside, Way::of_store) },
-            fall: if args.strategy == Some(Way::LowerCodec) { lower_codecs(args.codec) } else { &[] },
+            options: PublishOptions { room, strategy: strategy.map_or(Strategy::Beside, Way::of_store) },
+            fall: if strategy == Some(Way::LowerCodec) { lower_codecs(args.codec) } else { &[] },
             ..Publication::new(release)
         };
         let bar = out::progress("publishing", users.rows() as u64);
         let mut tell = |step: Step| match step {
             Step::Priced { codec, footprint, active } => {
-                warn_of(args, &index, &source, codec, active);
+                warn_of(args, strategy, &index, &source, codec, active);
                 priced = Some(footprint.clone());
             }
             Step::Written(done) => bar.set_position(u64::from(done)),
@@ -143,7 +153,7 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
     let report = Report {
         store: &args.store,
         namespace: &args.namespace,
-        active: !args.no_activate || args.strategy == Some(Way::Rolling),
+        active: !args.no_activate,
         manifest: &manifest,
         footprint: priced,
         bytes_per_user: manifest.bytes as f64 / f64::from(manifest.users),
@@ -152,10 +162,10 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
     out.show(&report, || text(&report))
 }
 
-/// The arguments with what the plan says, and warnings where the model is not as planned.
-fn planned(args: &Args, index: &Index, users: &Vectors) -> anyhow::Result<Args> {
+/// The arguments with what the plan says, its way of loading, and warnings where the model is not as planned.
+fn planned(args: &Args, index: &Index, users: &Vectors) -> anyhow::Result<(Args, Option<Publishing>)> {
     let mut args = args.clone();
-    let Some(path) = &args.plan else { return Ok(args) };
+    let Some(path) = &args.plan else { return Ok((args, None)) };
     let file = PlanFile::open(path)?;
     file.check(path, users.dim(), users.rows())?;
     let settings = &file.plan.settings;
@@ -171,10 +181,23 @@ fn planned(args: &Args, index: &Index, users: &Vectors) -> anyhow::Result<Args> 
     }
     args.codec = settings.users;
     args.budget_bytes = args.budget_bytes.or(Some(settings.maxmemory_bytes));
-    if settings.publishing == Publishing::Rolling {
-        args.strategy = args.strategy.or(Some(Way::Rolling));
+    Ok((args, Some(settings.publishing)))
+}
+
+/// What a plan's way of loading comes to where these releases are. Removing one is left to whoever decides on rollbacks.
+fn of_plan(way: Publishing, listed: &[Listed]) -> Option<Way> {
+    let find = |state| listed.iter().find(|listed| listed.entry.state == state);
+    match way {
+        Publishing::Rolling => find(State::Active).map(|_| Way::Rolling),
+        Publishing::RetireFirst => {
+            if let Some(oldest) = find(State::Past).or_else(|| find(State::Previous)) {
+                let name = &oldest.entry.name;
+                out::warn(&format!("by the plan release {name} goes first: `tonnage releases retire {name}`"));
+            }
+            None
+        }
+        Publishing::Beside => None,
     }
-    Ok(args)
 }
 
 impl Way {
@@ -202,7 +225,14 @@ fn gap(listed: &[Listed], users: usize) -> String {
 }
 
 /// What the strategy costs, before it begins.
-fn warn_of(args: &Args, index: &Index, source: &UserSource, codec: Codec, active: Option<&Manifest>) {
+fn warn_of(
+    args: &Args,
+    strategy: Option<Way>,
+    index: &Index,
+    source: &UserSource,
+    codec: Codec,
+    active: Option<&Manifest>,
+) {
     if codec != args.codec {
         let agreement = |codec| source.agreement_at_10(index, codec);
         let lost = match (agreement(args.codec), agreement(codec)) {
@@ -216,7 +246,7 @@ fn warn_of(args: &Args, index: &Index, source: &UserSource, codec: Codec, active
         };
         out::warn(&format!("{} does not fit, {codec} does{lost}", args.codec));
     }
-    if let (Some(Way::Rolling), Some(active)) = (args.strategy, active) {
+    if let (Some(Way::Rolling), Some(active)) = (strategy, active) {
         out::warn(&format!(
             "rolling over {0}: until it is done a reader has a vector only for the users in pages of its own release, \
              and there is no way back to {0}; if this stops, run it again",

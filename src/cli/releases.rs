@@ -50,7 +50,7 @@ enum Action {
 
 #[derive(Debug, clap::Args)]
 struct Place {
-    /// Where users are kept: redis://host:port/db, or the path of an embedded file
+    /// Where users are kept: redis://host:port/db, redis-cluster://host:port, or the path of an embedded file
     #[arg(long, value_name = "STORE")]
     store: String,
     /// Prefix of every key

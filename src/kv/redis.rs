@@ -17,8 +17,8 @@ pub struct RedisOptions {
     /// a recommendation waits no longer. A request with a deadline of its own drops the future sooner.
     pub response_timeout_ms: u64,
     /// For the answer to one pipeline of a bulk write. 10,000 ms: a server may stand still for seconds while it forks
-    /// or grows its key table, and a load that gives up then has to start again. In a cluster a load also waits this
-    /// long for a lost master's replica to take over.
+    /// or grows its key table, and a load that gives up then has to start again. In a cluster a load also waits three
+    /// times as long for a lost master's replica to take over.
     pub bulk_timeout_ms: u64,
     /// A bulk write is split into pipelines once they reach this many bytes of commands; the answers of one are awaited
     /// before the next. 1 MiB: a hundred pages hide the round trip, and bytes in flight count against the server's

@@ -1,7 +1,7 @@
 //! Whether a store is as it should be: what is there against what the ledger and the memory model say, and what would
 //! go wrong next.
 //!
-//! It writes nothing. Every key that it looks at is named by the ledger.
+//! It changes nothing: every key that it looks at is named by the ledger.
 
 use std::fmt;
 
@@ -188,6 +188,14 @@ pub async fn examine<K: Kv>(kv: &K, ns: &str, room: &Room) -> Result<Checkup, St
     if let Some(name) = publishing {
         checkup.notes.push(format!("release {name} is being published"));
     }
+    for shard in &room.shards {
+        checkup.health(&shard.probe);
+    }
+    if !room.shards.is_empty() {
+        let note =
+            "of a cluster's servers policy, limit and fragmentation are looked at; bytes by use and headroom are not";
+        checkup.notes.push(note.to_owned());
+    }
     if let Some(probe) = &room.probe {
         checkup.server(ns, probe, room, active.and_then(|listed| listed.manifest.as_ref()));
     }
@@ -197,25 +205,37 @@ pub async fn examine<K: Kv>(kv: &K, ns: &str, room: &Room) -> Result<Checkup, St
 impl Checkup {
     fn server(&mut self, ns: &str, probe: &Probe, room: &Room, active: Option<&Manifest>) {
         self.shares = self.shares_of(probe);
-        self.notes.extend(probe.unknown.iter().cloned());
-        if probe.policy.starts_with("allkeys") {
-            self.findings.push(Finding::EvictsVectors { policy: probe.policy.clone() });
-        }
-        let (resident_bytes, used_bytes) = (probe.resident_bytes, probe.used_bytes);
-        if resident_bytes as f64 > FRAGMENTED * used_bytes as f64 + PROCESS_BYTES as f64 {
-            self.findings.push(Finding::Fragmented { resident_bytes, used_bytes });
-        }
-        let Some(limit_bytes) = room.limit_bytes(None) else {
-            self.notes.push("maxmemory is not set: the server grows until its machine is full".to_owned());
-            return;
-        };
-        if let Some(active) = active {
+        self.health(probe);
+        if let (Some(limit_bytes), Some(active)) = (room.limit_bytes(None), active) {
             let trajectory = Trajectory::new(On::alone(probe), ns, active, expected_values(active));
             let peak_bytes = Footprint::on_server(On::alone(probe), ns, active, &trajectory).peak_bytes;
             self.next_peak_bytes = Some(peak_bytes);
             if peak_bytes > limit_bytes {
                 self.findings.push(Finding::NoHeadroom { peak_bytes, limit_bytes });
             }
+        }
+    }
+
+    /// What one server is set to and does; what several have in common is said once.
+    fn health(&mut self, probe: &Probe) {
+        let unlimited = "maxmemory is not set: the server grows until its machine is full".to_owned();
+        for note in probe.unknown.iter().chain(probe.limit_bytes.is_none().then_some(&unlimited)) {
+            if !self.notes.contains(note) {
+                self.notes.push(note.clone());
+            }
+        }
+        if probe.policy.starts_with("allkeys") {
+            self.find(Finding::EvictsVectors { policy: probe.policy.clone() });
+        }
+        let (resident_bytes, used_bytes) = (probe.resident_bytes, probe.used_bytes);
+        if resident_bytes as f64 > FRAGMENTED * used_bytes as f64 + PROCESS_BYTES as f64 {
+            self.find(Finding::Fragmented { resident_bytes, used_bytes });
+        }
+    }
+
+    fn find(&mut self, finding: Finding) {
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
         }
     }
 

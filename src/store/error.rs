@@ -148,6 +148,14 @@ pub enum StoreError {
         /// What to do.
         remedy: &'static str,
     },
+    /// More releases than a ledger can name.
+    #[error("the ledger of {ns} would be longer than the {longest} bytes it may have: run `tonnage releases gc`")]
+    LedgerFull {
+        /// The namespace.
+        ns: String,
+        /// The most bytes.
+        longest: usize,
+    },
     /// The release cannot stand in the pages of the active one.
     #[error(
         "a release rolls into pages of the same codec, dimensions and kind of ids: expected {expected}, got {got}; publish it beside, or with --strategy replace"

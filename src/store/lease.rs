@@ -55,6 +55,11 @@ impl<'k, K: Kv> Lease<'k, K> {
         Ok(())
     }
 
+    /// Whether it is this publisher's still, for all that is known.
+    pub(super) async fn is_held(&self) -> bool {
+        release::get(self.kv, self.key.clone()).await.is_ok_and(|value| value.as_ref() == Some(&self.value))
+    }
+
     /// Gives it back, if it is still this publisher's. What fails here expires.
     pub(super) async fn give_back(self) {
         let _ = self.kv.delete_if_equal(&self.key, &self.value).await;
@@ -84,7 +89,9 @@ mod tests {
         assert!(matches!(take("other").await, Err(StoreError::Busy { .. })));
         // its time ran out, and another took over
         kv.delete_many(&[keys::lease("t")]).await.unwrap();
+        assert!(!slow.is_held().await);
         let other = take("other").await.unwrap();
+        assert!(other.is_held().await && !slow.is_held().await);
         slow.give_back().await;
         assert_eq!(holder(&kv, "t").await.unwrap().as_deref(), Some("other"));
         other.give_back().await;

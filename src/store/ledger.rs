@@ -288,6 +288,9 @@ pub(super) async fn write<K: Kv>(
     if before == Some(&value[..]) {
         return Ok(true);
     }
+    if value.len() > LONGEST.max(before.map_or(0, <[u8]>::len)) {
+        return Err(StoreError::LedgerFull { ns: ns.to_owned(), longest: LONGEST });
+    }
     if ledger != Ledger::default() {
         return Ok(kv.compare_and_set(&keys::pointer(ns), before, &value, None).await?);
     }
@@ -314,4 +317,35 @@ pub(super) async fn update<K: Kv, T>(
 /// Wall clock: it has to mean the same to the next process.
 pub(super) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::EmbeddedKv;
+
+    #[tokio::test]
+    async fn a_ledger_is_never_written_longer_than_it_is_read() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let kv = EmbeddedKv::open(folder.path().join("users.redb")).await.unwrap();
+        let entry = |at: usize| Entry {
+            name: format!("release-{at}"),
+            fingerprint: 1,
+            keys: format!("{at:012x}"),
+            users: 1,
+            pages: 1,
+            state: State::Past,
+            grace_s: 1,
+            begun_s: 1,
+            published_s: Some(1),
+            activated_s: Some(1),
+            retired_s: None,
+        };
+        let of = |count| Ledger { current: None, releases: (0..count).map(entry).collect() };
+        assert!(write(&kv, "t", None, of(500)).await.unwrap());
+        let (_, before) = read(&kv, "t").await.unwrap();
+        let error = write(&kv, "t", before.as_deref(), of(5_000)).await.unwrap_err();
+        assert!(matches!(error, StoreError::LedgerFull { longest: LONGEST, .. }), "{error}");
+        assert_eq!(ledger(&kv, "t").await.unwrap().releases.len(), 500);
+    }
 }

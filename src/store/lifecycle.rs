@@ -105,12 +105,17 @@ pub async fn activate<K: Kv>(kv: &K, ns: &str, name: &str) -> Result<Manifest, S
     Ok(manifest)
 }
 
-/// One that the ledger does not know was published by an earlier version; its manifest will tell.
+/// One that the ledger does not know was published by an earlier version; its manifest will tell. In the pages of one that
+/// was rolled over by half, another's users stand.
 fn can_be_activated(ledger: &Ledger, name: &str) -> Result<(), StoreError> {
     let refuse = |state, remedy| Err(StoreError::WrongState { name: name.to_owned(), state, remedy });
-    match ledger.find(name).map(|entry| entry.state) {
-        Some(State::Rolling) => refuse("being rolled in", "wait for its publisher, or run the same publish again"),
-        Some(State::Retiring) => refuse("being removed", "publish it again under another name"),
+    let Some(entry) = ledger.find(name) else { return Ok(()) };
+    let over = |other: &Entry| other.state == State::Rolling && other.keys == entry.keys;
+    match entry.state {
+        State::Rolling => refuse("being rolled in", "wait for its publisher, or run the same publish again"),
+        State::Retiring => refuse("being removed", "publish it again under another name"),
+        State::Active => Ok(()),
+        _ if ledger.releases.iter().any(over) => refuse("rolled over by half", "publish it again under another name"),
         _ => Ok(()),
     }
 }

@@ -73,7 +73,7 @@ pub type Encode<'a> = dyn Fn(&[u32], &mut [u8]) -> Result<(), Box<dyn Error + Se
 
 /// How rows are called.
 pub enum Ids<'a> {
-    /// The row is the id. Publishing holds one batch of pages, 4 MiB.
+    /// The row is the id. Publishing holds two batches of pages, 1 MiB each: one is on its way while the next is made.
     Dense,
     /// Any ids, each once. Publishing also holds 4 bytes a user and 4 a page, to group rows by page.
     Listed(&'a (dyn Fn(u32) -> Id<'a> + Sync)),
@@ -462,11 +462,9 @@ impl<K: Kv> Publishing<'_, '_, K> {
     async fn give_up(&mut self, cause: StoreError) -> StoreError {
         // so that nothing is written behind the removal
         let _ = self.land().await;
-        if matches!(cause, StoreError::LeaseLost { .. }) {
-            // someone else may be writing under the very same names
-            return self.left_behind(cause);
-        }
-        if self.clear().await.is_err() { self.left_behind(cause) } else { cause }
+        // without the lease someone else may be writing under the very same names, or be done with it
+        let alone = self.lease.is_held().await;
+        if alone && self.clear().await.is_ok() { cause } else { self.left_behind(cause) }
     }
 
     async fn clear(&self) -> Result<(), StoreError> {

@@ -24,6 +24,11 @@ pub(super) fn lay_out<'a, 'u>(
     let active = active.ok_or_else(|| StoreError::NoActiveRelease { ns: ns.to_owned() })?;
     let mut layout = Layout::new(spec, users, Some(active.addressing))?;
     layout.manifest.keys = active.keys().to_owned().into();
+    let fullest = (0..layout.manifest.pages()).map(|page| layout.users_of(page)).max().unwrap_or(0);
+    if fullest > u32::from(u16::MAX) {
+        let expected = format!("at most {}, which a page can count; publish it beside", u16::MAX);
+        return Err(StoreError::BadSpec { what: "users of a page", expected, got: fullest.into() });
+    }
     let ours = layout.manifest.id == active.id;
     if !ours && !layout.manifest.can_take_over(active) {
         return Err(StoreError::CannotRoll { expected: active.describe(), got: layout.manifest.describe() });
