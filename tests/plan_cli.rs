@@ -129,11 +129,16 @@ fn where_nothing_fits_the_exit_code_is_9_and_what_would_help_is_named() {
     let (code, out, err) = plan(folder.path(), "--metric dot --redis 1MB --ram 1GiB --html no.html --out no.toml");
     assert_eq!(code, 9, "{out}{err}");
     assert!(err.contains("nothing fits") && err.lines().count() == 1, "{err}");
-    for words in ["nothing fits", "bytes of a node", "what would help", "--redis:"] {
+    for words in ["nothing fits", "bytes of a node", "what would help", "--redis "] {
         assert!(out.contains(words), "{words} in {out}");
     }
     assert!(std::fs::read_to_string(folder.path().join("no.html")).unwrap().contains("Nothing fits"));
     assert!(!folder.path().join("no.toml").exists(), "there is no plan to write");
+    // what is printed is enough, as it is printed
+    let line = out.lines().find(|line| line.starts_with("  --redis ") && !line.contains(", and ")).unwrap();
+    let (flag, _) = line.split_once(" instead of ").unwrap();
+    let (code, out, err) = plan(folder.path(), &format!("--metric dot --ram 1GiB {flag}"));
+    assert_eq!(code, 0, "{line}: {out}{err}");
 }
 
 #[test]
@@ -149,4 +154,34 @@ fn what_is_missing_or_contradicts_is_refused_before_anything_is_measured() {
     refused("--metric dot --redis 1GiB --store redis://127.0.0.1:1/0", 5, "127.0.0.1");
     refused("--metric dot --redis 1GiB --index gone.tng", 4, "gone.tng");
     refused("--metric dot --redis 1GiB --log gone.csv", 3, "gone.csv");
+    let nonsense = [
+        ("--recall 95", "floor of quality: expected 0 to 1, got 95"),
+        ("--coverage 90", "coverage: expected 0 to 1, got 90"),
+        ("--rps nan", "requests per second"),
+        ("--nodes 0", "nodes: expected 1 or more, got 0"),
+        ("--releases-kept 17", "releases kept"),
+        ("--zipf nan", "from 0 to 4"),
+        ("--zipf 9", "from 0 to 4"),
+        ("--growth=-1", "from 0 to 10000"),
+        ("-k 0", "1..=100"),
+        ("-k 101", "1..=100"),
+    ];
+    for (flags, word) in nonsense {
+        refused(&format!("--metric dot --redis 1GiB {flags}"), 2, word);
+    }
+}
+
+#[test]
+fn a_ceiling_for_lost_ranking_that_nothing_can_be_held_against_is_refused_with_the_remedy() {
+    let folder = inputs();
+    let path = |name| folder.path().join(name);
+    let refused = |held: &str, word: &str| {
+        std::fs::write(path("held.csv"), held).unwrap();
+        let line = "--metric dot --redis 32MiB --heldout held.csv --ranking-loss 0.1";
+        let (code, out, err) = plan(folder.path(), line);
+        assert!(code == 2 && out.is_empty() && err.contains(word), "{code} {out}{err}");
+    };
+    refused("user,item\n7000,1\n", "ids those of --users and --items");
+    write_npy(&path("items.npy"), &numbers(50_001 * DIM, 1), DIM);
+    refused("user,item\n1,1\n", "--ranking-loss needs --index with more than 50000 items");
 }

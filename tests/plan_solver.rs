@@ -89,7 +89,6 @@ fn random(seed: u64) -> Problem {
         dense_ids: dice.chance(2),
         id_bytes: dice.below(30) as u32,
         users_per_day: dice.of(&[0.0, 100.0]),
-        items_per_day: 0.0,
         release_every_s: dice.of(&[3600.0, 86_400.0]),
         list_bytes: dice.below(400) as u32 + 40,
         candidates_bytes: dice.below(2000) as u32 + 200,
@@ -113,7 +112,7 @@ fn random(seed: u64) -> Problem {
     // what the vectors take as int8, times something
     let size = users as f64 * (f64::from(dim) + 10.0) + facts.overhead_bytes as f64;
     let budgets = Budgets {
-        store_bytes: (size * dice.between(0.5, 20.0)) as u64 + 1_200_000,
+        maxmemory_bytes: ((size * dice.between(0.5, 20.0)) as u64 + 1_200_000) * 20 / 19,
         local_ram_bytes: (facts.items as f64 * dice.between(100.0, 20_000.0)) as u64,
         floor: if dice.chance(4) {
             Floor::RankingLoss(dice.between(0.002, 0.2))

@@ -18,7 +18,7 @@ use crate::kv::{AnyKv, Probe};
 use crate::plan::heldout::{Case, read_cases};
 use crate::plan::quality::sample_size;
 use crate::plan::report::{Lists, ModeReport, Model, Report, html, text};
-use crate::plan::study::{Findings, Stage, StudySpec, study};
+use crate::plan::study::{Findings, Stage, StudySpec, TRIED_ITEMS, study};
 use crate::plan::traffic::{Traffic, read_log};
 use crate::plan::{Budgets, Cache, Cost, FORMAT, Facts, Floor, Mode, Outcome, PlanFile, Problem, Target, solve};
 
@@ -72,7 +72,8 @@ pub struct Args {
     log: Option<PathBuf>,
     /// Without a log: activity falls as rank^-EXPONENT. 0.8 is within the 0.64 to 0.83 that Breslau et al. found in six
     /// traces of web requests
-    #[arg(long, default_value_t = 0.8, value_name = "EXPONENT", conflicts_with = "log")]
+    #[arg(long, default_value_t = 0.8, value_name = "EXPONENT", conflicts_with = "log",
+          value_parser = units::within(0.0..=4.0))]
     zipf: f64,
     /// The server to plan for: it is probed, and reads and writes are timed on it
     #[arg(long, value_name = "STORE")]
@@ -90,8 +91,8 @@ pub struct Args {
     /// Instead of --recall: the share of NDCG on held-out interactions that may be lost
     #[arg(long, value_name = "SHARE", requires = "heldout", conflicts_with = "recall")]
     ranking_loss: Option<f64>,
-    /// Items of an answer
-    #[arg(long, short, default_value_t = 10)]
+    /// Items of an answer, no more than a stored list holds
+    #[arg(long, short, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=i64::from(LIST_ITEMS)))]
     k: u32,
     /// Requests a second at the peak. 100: a shop with a million visits a day
     #[arg(long, default_value_t = 100.0, value_name = "N")]
@@ -121,8 +122,8 @@ pub struct Args {
     /// Cores for serving and for the store. 64: one large machine
     #[arg(long, default_value_t = 64, value_name = "N")]
     cores: u32,
-    /// New users and items a year, in percent. 0: nothing is known
-    #[arg(long, default_value_t = 0.0, value_name = "PERCENT")]
+    /// New users a year, in percent. 0: nothing is known
+    #[arg(long, default_value_t = 0.0, value_name = "PERCENT", value_parser = units::within(0.0..=10_000.0))]
     growth: f64,
     /// Where the plan goes, for `publish --plan`
     #[arg(long, value_name = "FILE")]
@@ -150,7 +151,10 @@ struct Inputs {
 }
 
 pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
+    // whatever maxmemory will be; said before minutes are spent
+    budgets(args, 0).check().map_err(|error| Usage(error.to_string()))?;
     let inputs = open(args)?;
+    ranking_can_be_measured(args, &inputs)?;
     let bars = Bars::default();
     let (findings, probe) = super::runtime()?.block_on(measure(args, &inputs, &bars))?;
     bars.finish();
@@ -197,6 +201,26 @@ fn open(args: &Args) -> anyhow::Result<Inputs> {
     };
     let traffic = args.log.as_deref().map(read_log).transpose()?;
     Ok(Inputs { items, item_ids, users, user_ids, index, metric, cases, traffic })
+}
+
+/// Refuses a ceiling that nothing could be held against.
+fn ranking_can_be_measured(args: &Args, inputs: &Inputs) -> Result<(), Usage> {
+    let Some(heldout) = args.heldout.as_deref().filter(|_| args.ranking_loss.is_some()) else { return Ok(()) };
+    if inputs.cases.is_empty() {
+        return Err(Usage(format!(
+            "--ranking-loss is measured on held-out interactions, and {} has none of a known user with a known item: are its \
+             ids those of --users and --items?",
+            heldout.display()
+        )));
+    }
+    if inputs.index.is_none() && inputs.items.rows() > TRIED_ITEMS {
+        return Err(Usage(format!(
+            "--ranking-loss needs --index with more than {TRIED_ITEMS} items, got {}: indexes made for a try have only some of \
+             the items, and held-out interactions are of all",
+            inputs.items.rows()
+        )));
+    }
+    Ok(())
 }
 
 fn row_ids(vectors: &Vectors) -> Ids {
@@ -262,11 +286,7 @@ fn decide(args: &Args, inputs: Inputs, findings: Findings, probe: Option<&Probe>
     let facts = facts(args, &inputs, probe);
     let traffic = inputs.traffic.unwrap_or_else(|| Traffic::assumed_zipf(model.users, args.zipf, args.rps));
     let problem = Problem { budgets, facts, measured: findings.measured(), traffic };
-    let mut outcome = solve(&problem).map_err(|error| Usage(error.to_string()))?;
-    if let Outcome::Fits { plan, .. } = &mut outcome {
-        // what stays free of it is the server's own
-        plan.settings.maxmemory_bytes = maxmemory_bytes;
-    }
+    let outcome = solve(&problem).map_err(|error| Usage(error.to_string()))?;
     let modes = modes(&problem, &findings, &outcome);
     let Findings { exact, indexes, store, .. } = findings;
     Ok(Report { model, budgets, outcome, traffic: problem.traffic, exact, indexes, store, modes, assumptions })
@@ -274,7 +294,7 @@ fn decide(args: &Args, inputs: Inputs, findings: Findings, probe: Option<&Probe>
 
 fn budgets(args: &Args, maxmemory_bytes: u64) -> Budgets {
     Budgets {
-        store_bytes: Budgets::of_maxmemory(maxmemory_bytes),
+        maxmemory_bytes,
         local_ram_bytes: args.ram.or_else(available_bytes).unwrap_or(Budgets::default().local_ram_bytes),
         floor: floor(args),
         coverage: args.coverage,
@@ -290,7 +310,6 @@ fn budgets(args: &Args, maxmemory_bytes: u64) -> Budgets {
 
 fn facts(args: &Args, inputs: &Inputs, probe: Option<&Probe>) -> Facts {
     let (users, items) = (inputs.users.rows() as u64, inputs.items.rows() as u64);
-    let a_day = |count: u64| count as f64 * args.growth / 100.0 / 365.0;
     let ids = inputs.user_ids.as_ref().or(inputs.users.ids());
     let id_bytes = ids.map_or(0, |ids| ids.iter().map(|id| id.to_string().len()).sum::<usize>() / ids.len().max(1));
     // what a server holds already is another's, or a release that stays beside the new one
@@ -301,8 +320,7 @@ fn facts(args: &Args, inputs: &Inputs, probe: Option<&Probe>) -> Facts {
         dim: inputs.items.dim() as u32,
         dense_ids: dense(inputs),
         id_bytes: id_bytes as u32,
-        users_per_day: a_day(users),
-        items_per_day: a_day(items),
+        users_per_day: users as f64 * args.growth / 100.0 / 365.0,
         release_every_s: args.release_every.as_secs_f64(),
         list_bytes: LIST_ITEMS * PAIR_BYTES,
         candidates_bytes: CANDIDATE_ITEMS * PAIR_BYTES,

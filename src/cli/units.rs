@@ -1,5 +1,6 @@
 //! Sizes and times as people write them.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// `1500000000`, `1.5GB`, `512MiB`: decimal units of a thousand, binary ones of 1,024. The unit's case does not matter.
@@ -33,6 +34,14 @@ pub fn time(text: &str) -> Result<Duration, String> {
     let seconds =
         scaled(text, scale).filter(|&s| s > 0.0).ok_or("expected seconds, or a number with ms, s, m, h or d")?;
     Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+}
+
+/// A number in a range, for a flag.
+pub fn within(range: RangeInclusive<f64>) -> impl Fn(&str) -> Result<f64, String> + Clone {
+    move |text| {
+        let number = text.parse::<f64>().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("expected a number from {} to {}", range.start(), range.end()))
+    }
 }
 
 fn scaled(text: &str, scale: impl Fn(&str) -> Option<f64>) -> Option<f64> {

@@ -131,7 +131,7 @@ fn report(outcome: Outcome) -> Report {
         served: vec![Served { ef: 32, users: Codec::Int8, worth: worth(0.987) }],
         searches: vec![SearchCost { ef: 32, op: search }],
     };
-    let budgets = Budgets { store_bytes: Budgets::of_maxmemory(2 << 30), requests_per_s: 1200.0, ..Budgets::default() };
+    let budgets = Budgets { maxmemory_bytes: 2 << 30, requests_per_s: 1200.0, ..Budgets::default() };
     let lists = Lists { hit_rate: 0.412, as_old_s: 3600.0, local: false };
     Report {
         model: Model {

@@ -163,7 +163,8 @@ pub struct Predicted {
     pub peak_bytes: u64,
     /// What `rest_bytes` consists of.
     pub components: Vec<Component>,
-    /// Memory that a node's machine should have: `maxmemory`, fragmentation, and pages copied while it writes a snapshot.
+    /// Memory that a node's machine should have: `maxmemory`, which a server may grow to, fragmentation, and pages copied
+    /// while it writes a snapshot.
     pub node_ram_bytes: u64,
     /// Memory of a serving machine: two indexes, since one is opened beside the other at a release, and the cache.
     pub local_ram_bytes: u64,
@@ -200,7 +201,7 @@ pub struct Component {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Constraint {
-    /// [`Budgets::store_bytes`](super::Budgets::store_bytes).
+    /// [`Budgets::maxmemory_bytes`](super::Budgets::maxmemory_bytes), less the headroom.
     StoreBytes,
     /// [`Budgets::local_ram_bytes`](super::Budgets::local_ram_bytes).
     LocalRam,
@@ -233,7 +234,7 @@ pub enum Constraint {
 pub struct Violation {
     /// Which.
     pub constraint: Constraint,
-    /// What it allows, in the unit of the field.
+    /// What it allows, in the unit of the field; of `maxmemory`, what a plan may use.
     pub allowed: f64,
     /// What would be needed.
     pub needed: f64,

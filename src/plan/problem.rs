@@ -28,9 +28,8 @@ pub struct Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Budgets {
-    /// Bytes of `used_memory` that one node of the store may reach: its `maxmemory`, less what is to stay free
-    /// ([`Budgets::of_maxmemory`]).
-    pub store_bytes: u64,
+    /// `maxmemory` of one node of the store. A plan uses [`Budgets::store_bytes`] of it.
+    pub maxmemory_bytes: u64,
     /// Bytes of memory on each serving machine, for indexes and a result cache.
     pub local_ram_bytes: u64,
     /// What the answers must be worth.
@@ -59,7 +58,7 @@ impl Default for Budgets {
     /// server and the smallest machine have.
     fn default() -> Self {
         Self {
-            store_bytes: 512 << 20,
+            maxmemory_bytes: 512 << 20,
             local_ram_bytes: 1 << 30,
             floor: Floor::default(),
             coverage: 0.9,
@@ -75,13 +74,18 @@ impl Default for Budgets {
 }
 
 impl Budgets {
-    /// Share of `maxmemory` that a plan leaves free: what connections and their pipelines take for a moment, and the
+    /// One part in so many of `maxmemory` stays free: what connections and their pipelines take for a moment, and the
     /// publisher's tolerance, which stops at 2 % over the prediction.
-    pub const HEADROOM: f64 = 0.05;
+    const HEADROOM: u64 = 20;
 
-    /// The bytes to plan with on a server of this `maxmemory`.
-    pub fn of_maxmemory(bytes: u64) -> u64 {
-        (bytes as f64 * (1.0 - Self::HEADROOM)) as u64
+    /// Bytes of `used_memory` that a plan may reach on a node: `maxmemory` without the headroom of 5 %.
+    pub fn store_bytes(&self) -> u64 {
+        self.maxmemory_bytes - self.maxmemory_bytes.div_ceil(Self::HEADROOM)
+    }
+
+    /// The least `maxmemory` of which a plan may use so many bytes: `store_bytes` turned round.
+    pub(super) fn maxmemory_for(bytes: u64) -> u64 {
+        bytes.saturating_add(bytes.div_ceil(Self::HEADROOM - 1))
     }
 }
 
@@ -117,8 +121,6 @@ pub struct Facts {
     pub id_bytes: u32,
     /// Users that come a day.
     pub users_per_day: f64,
-    /// Items that come a day.
-    pub items_per_day: f64,
     /// Seconds from one release to the next.
     pub release_every_s: f64,
     /// Bytes of a stored list of results.
@@ -219,4 +221,19 @@ pub struct Costs {
     pub vector: Cost,
     /// Writing a list or candidates after a search.
     pub write: Cost,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_maxmemory_for_some_bytes_has_them_and_one_byte_less_does_not() {
+        let usable = |maxmemory_bytes| Budgets { maxmemory_bytes, ..Budgets::default() }.store_bytes();
+        for bytes in (1..1000).chain([1 << 20, 63_752_000, (1 << 40) + 7, u64::MAX / 2]) {
+            let maxmemory = Budgets::maxmemory_for(bytes);
+            assert!(usable(maxmemory) >= bytes && usable(maxmemory - 1) < bytes, "{bytes}: {maxmemory}");
+        }
+        assert_eq!((usable(0), usable(64 << 20)), (0, 63_753_420));
+    }
 }

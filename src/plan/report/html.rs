@@ -53,7 +53,7 @@ fn header(page: &mut String, report: &Report) {
         return;
     };
     let predicted = &plan.predicted;
-    let spare = report.budgets.store_bytes.saturating_sub(predicted.peak_bytes);
+    let spare = report.budgets.store_bytes().saturating_sub(predicted.peak_bytes);
     let _ = write!(
         page,
         "<div class=\"verdict good\">It fits: {} of each node stay free at the peak, while a release is loaded.</div></header>",
@@ -66,7 +66,7 @@ fn header(page: &mut String, report: &Report) {
         ),
         (
             say::bytes(predicted.peak_bytes),
-            format!("peak of the fullest node, of {}", say::bytes(report.budgets.store_bytes)),
+            format!("peak of the fullest node, of {}", say::bytes(report.budgets.store_bytes())),
         ),
         (
             format!("{:.3}", predicted.recall.mean),
@@ -94,7 +94,10 @@ fn load_line(page: &mut String, report: &Report) {
             ("At rest".to_owned(), say::bytes(predicted.rest_bytes), parts(|part| part.rest_bytes)),
             ("At the peak".to_owned(), say::bytes(predicted.peak_bytes), parts(|part| part.peak_bytes)),
         ],
-        limit: Some((report.budgets.store_bytes as f64, format!("budget {}", say::bytes(report.budgets.store_bytes)))),
+        limit: Some((
+            report.budgets.store_bytes() as f64,
+            format!("budget {}", say::bytes(report.budgets.store_bytes())),
+        )),
     };
     let rows = predicted.components.iter().enumerate().map(|(at, part)| {
         let colour = (at + 1).min(COLOURS);
@@ -159,8 +162,8 @@ fn relaxations(page: &mut String, report: &Report) {
     };
     page.push_str("</ul></section><section><h2>What would help, the least first</h2><ul class=\"notes\">");
     *page += &match &relaxations[..] {
-        [] => "<li>No change of one or two budgets.</li>".to_owned(),
-        some => list(some.iter().map(say::relaxation).collect()),
+        [] => "<li>No change of budgets was found that helps.</li>".to_owned(),
+        some => list(some.iter().map(|relaxation| say::relaxation(relaxation, report.budgets.floor)).collect()),
     };
     page.push_str("</ul></section></div>");
 }

@@ -2,7 +2,7 @@
 
 use crate::plan::modes::Mode;
 use crate::plan::{
-    Cache, Change, Constraint, Criterion, Entry, Pages, Publishing, Reason, Relaxation, Settings, Violation,
+    Cache, Change, Constraint, Criterion, Entry, Floor, Pages, Publishing, Reason, Relaxation, Settings, Violation,
 };
 
 /// `1234567` as `1.18 MiB`: the unit in which `maxmemory` is set.
@@ -118,22 +118,86 @@ pub fn settings(settings: &Settings) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The budget, and the flag that sets it.
-fn budget(constraint: Constraint) -> (&'static str, &'static str) {
+fn budget(constraint: Constraint) -> &'static str {
     match constraint {
-        Constraint::StoreBytes => ("bytes of a node", "--redis"),
-        Constraint::LocalRam => ("memory of a serving machine", "--ram"),
-        Constraint::Quality => ("quality", "--recall"),
-        Constraint::Coverage => ("requests by users who are kept", "--coverage"),
-        Constraint::P99 => ("p99", "--p99-ms"),
-        Constraint::Freshness => ("freshness", "--freshness"),
-        Constraint::Cores => ("cores", "--cores"),
-        Constraint::NodeCpu => ("a node's core, taken by commands", "--nodes"),
-        Constraint::ReleasesKept => ("releases kept", "--releases-kept"),
-        Constraint::Nodes => ("nodes", "--nodes"),
-        Constraint::RequestsPerS => ("requests a second", "--rps"),
-        Constraint::Replicas => ("replicas", "--replicas"),
+        Constraint::StoreBytes => "bytes of a node",
+        Constraint::LocalRam => "memory of a serving machine",
+        Constraint::Quality => "quality",
+        Constraint::Coverage => "requests by users who are kept",
+        Constraint::P99 => "p99",
+        Constraint::Freshness => "freshness",
+        Constraint::Cores => "cores",
+        Constraint::NodeCpu => "a node's core, taken by commands",
+        Constraint::ReleasesKept => "releases kept",
+        Constraint::Nodes => "nodes",
+        Constraint::RequestsPerS => "requests a second",
+        Constraint::Replicas => "replicas",
     }
+}
+
+/// The flag that sets a budget.
+fn flag(constraint: Constraint, floor: Floor) -> &'static str {
+    match constraint {
+        Constraint::StoreBytes => "--redis",
+        Constraint::LocalRam => "--ram",
+        Constraint::Quality => match floor {
+            Floor::Recall(_) => "--recall",
+            Floor::RankingLoss(_) => "--ranking-loss",
+        },
+        Constraint::Coverage => "--coverage",
+        Constraint::P99 => "--p99-ms",
+        Constraint::Freshness => "--freshness",
+        Constraint::Cores => "--cores",
+        Constraint::ReleasesKept => "--releases-kept",
+        // what a node is too slow for, more of them may do
+        Constraint::NodeCpu | Constraint::Nodes => "--nodes",
+        Constraint::RequestsPerS => "--rps",
+        Constraint::Replicas => "--replicas",
+    }
+}
+
+/// The number as its flag takes it. Sizes are rounded up.
+fn given(constraint: Constraint, number: f64) -> String {
+    match constraint {
+        Constraint::StoreBytes | Constraint::LocalRam => {
+            let units = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("", 0)];
+            let (unit, shift) = units.into_iter().find(|(_, shift)| number as u64 >> shift > 0).unwrap_or(("", 0));
+            format!("{}{unit}", rounded(number / (1_u64 << shift) as f64, 2, true))
+        }
+        Constraint::Freshness => {
+            let units = [("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)];
+            let (unit, seconds) = units.into_iter().find(|(_, unit)| number % unit == 0.0).unwrap_or(("s", 1.0));
+            format!("{}{unit}", number / seconds)
+        }
+        _ => number.to_string(),
+    }
+}
+
+/// To so many decimal places, and never to the other side of the number.
+fn rounded(number: f64, places: i32, up: bool) -> f64 {
+    let scale = 10_f64.powi(places);
+    let near = (number * scale).round();
+    let short = if up { near / scale < number } else { near / scale > number };
+    (near
+        + if !short {
+            0.0
+        } else if up {
+            1.0
+        } else {
+            -1.0
+        })
+        / scale
+}
+
+/// What a budget is changed to, with no more digits than people read; rounded so that it is still enough.
+fn enough(change: &Change) -> f64 {
+    let places = match change.constraint {
+        Constraint::StoreBytes | Constraint::LocalRam => return change.to,
+        Constraint::Quality | Constraint::Coverage | Constraint::NodeCpu => 4,
+        Constraint::P99 => 2,
+        _ => 0,
+    };
+    rounded(change.to, places, change.to > change.from)
 }
 
 fn amount(constraint: Constraint, number: f64) -> String {
@@ -153,7 +217,7 @@ fn amount(constraint: Constraint, number: f64) -> String {
 
 pub fn violation(violation: &Violation) -> String {
     let Violation { constraint, allowed, needed } = *violation;
-    let (name, _) = budget(constraint);
+    let name = budget(constraint);
     let most = match constraint {
         Constraint::Coverage | Constraint::ReleasesKept => "least",
         // the floor of recall, or the ceiling of what is lost
@@ -163,12 +227,12 @@ pub fn violation(violation: &Violation) -> String {
     format!("{name}: {} where {} is the {most}", amount(constraint, needed), amount(constraint, allowed))
 }
 
-/// A relaxation as flags to give.
-pub fn relaxation(relaxation: &Relaxation) -> String {
+/// A relaxation as flags to give: each is enough as it stands there.
+pub fn relaxation(relaxation: &Relaxation, floor: Floor) -> String {
     let change = |change: &Change| {
-        let (name, flag) = budget(change.constraint);
-        let (from, to) = (amount(change.constraint, change.from), amount(change.constraint, change.to));
-        format!("{flag}: {to} instead of {from} ({name})")
+        let (constraint, flag) = (change.constraint, flag(change.constraint, floor));
+        let (from, to) = (given(constraint, change.from), given(constraint, enough(change)));
+        format!("{flag} {to} instead of {from} ({})", budget(constraint))
     };
     relaxation.changes.iter().map(change).collect::<Vec<_>>().join(", and ")
 }
@@ -204,5 +268,32 @@ mod tests {
         let times = [0.0, 45.0, 60.0, 90.0, 1800.0, 3600.0, 86_400.0, 129_600.0, 604_800.0];
         assert_eq!(times.map(time), ["0 s", "45 s", "1 min", "90 s", "30 min", "1 h", "1 d", "36 h", "7 d"]);
         assert_eq!([15.24, 1200.0].map(us), ["15.2 us", "1.20 ms"]);
+    }
+
+    #[test]
+    fn changes_are_said_as_flags_that_are_enough() {
+        let said = |constraint, from, to, floor| {
+            relaxation(&Relaxation { changes: vec![Change { constraint, from, to }], relative: 1.0 }, floor)
+        };
+        let recall = Floor::Recall(0.95);
+        let cases = [
+            (Constraint::StoreBytes, 67_108_864.0, 100_000_001.0, "--redis 95.37MiB instead of 64MiB"),
+            (Constraint::StoreBytes, 67_108_864.0, 1_073_741_825.0, "--redis 1.01GiB instead of 64MiB"),
+            (Constraint::LocalRam, 500.0, 512.0, "--ram 512 instead of 500"),
+            (Constraint::Quality, 0.95, 0.924_66, "--recall 0.9246 instead of 0.95"),
+            (Constraint::Quality, 0.95, 0.924_6_f64.next_down(), "--recall 0.9245 instead of 0.95"),
+            (Constraint::Coverage, 0.9, 0.837_05, "--coverage 0.837 instead of 0.9"),
+            (Constraint::P99, 20.0, 20.401, "--p99-ms 20.41 instead of 20"),
+            (Constraint::Freshness, 0.5, 3600.0, "--freshness 1h instead of 0.5s"),
+            (Constraint::Freshness, 60.0, 90.2, "--freshness 91s instead of 1min"),
+            (Constraint::RequestsPerS, 1200.5, 900.0, "--rps 900 instead of 1200.5"),
+            (Constraint::ReleasesKept, 1.0, 0.0, "--releases-kept 0 instead of 1"),
+        ];
+        for (constraint, from, to, expected) in cases {
+            let said = said(constraint, from, to, recall);
+            assert!(said.starts_with(&format!("{expected} (")), "{said}, not {expected}");
+        }
+        let lost = said(Constraint::Quality, 0.01, 0.024_61, Floor::RankingLoss(0.01));
+        assert_eq!(lost, "--ranking-loss 0.0247 instead of 0.01 (quality)");
     }
 }

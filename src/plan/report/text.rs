@@ -40,12 +40,12 @@ pub fn text(report: &Report) -> String {
                 text += "  each budget can be met by itself, but not all of them together\n";
             }
             text += if relaxations.is_empty() {
-                "and no change of one or two budgets helps\n"
+                "and no change of budgets was found that helps\n"
             } else {
                 "what would help, the least first\n"
             };
             for relaxation in relaxations {
-                let _ = writeln!(text, "  {}", say::relaxation(relaxation));
+                let _ = writeln!(text, "  {}", say::relaxation(relaxation, report.budgets.floor));
             }
         }
     }
@@ -123,7 +123,8 @@ fn load(report: &Report) -> String {
     let mut rows: Vec<Vec<String>> =
         predicted.components.iter().map(|part| row(&part.name, part.rest_bytes, part.peak_bytes)).collect();
     rows.push(row("all", predicted.rest_bytes, predicted.peak_bytes));
-    rows.push(row("allowed", report.budgets.store_bytes, report.budgets.store_bytes));
+    let allowed = report.budgets.store_bytes();
+    rows.push(row("allowed", allowed, allowed));
     table(&["the fullest node", "at rest", "at the peak"], &rows)
 }
 

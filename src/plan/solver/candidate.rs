@@ -107,11 +107,11 @@ impl Misses {
     }
 }
 
-/// What a budget allows.
+/// What a budget allows; of `maxmemory`, the bytes that a plan may use.
 pub(super) fn allowed(problem: &Problem, constraint: Constraint) -> f64 {
     let budgets = &problem.budgets;
     match constraint {
-        Constraint::StoreBytes => budgets.store_bytes as f64,
+        Constraint::StoreBytes => budgets.store_bytes() as f64,
         Constraint::LocalRam => budgets.local_ram_bytes as f64,
         Constraint::Quality => budgets.floor.value(),
         Constraint::Coverage => budgets.coverage,

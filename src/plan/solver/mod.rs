@@ -38,7 +38,7 @@ use candidate::{Answering, Candidate};
 use node::{Node, Prices};
 use space::{Stored, Ways};
 
-use super::{Cache, Outcome, Plan, Point, Predicted, Problem, Settings};
+use super::{Budgets, Cache, Outcome, Plan, Point, Predicted, Problem, Settings};
 
 pub use candidate::BUSY;
 pub use space::{KEPT_PERCENT, LOCAL_ENTRY_BYTES, LOCAL_PERMILLE, PRECOMPUTED_PERCENT, SHARDS};
@@ -107,7 +107,7 @@ fn for_each_candidate(problem: &Problem, ways: &Ways, mut f: impl FnMut(&Candida
             f(&candidate);
             ControlFlow::Continue(())
         });
-        let enough_now = node.peak_bytes <= problem.budgets.store_bytes && busiest <= BUSY;
+        let enough_now = node.peak_bytes <= problem.budgets.store_bytes() && busiest <= BUSY;
         enough = enough_now.then_some(stored);
         ControlFlow::Continue(())
     });
@@ -125,7 +125,7 @@ fn fits(problem: &Problem, ways: &Ways, shards: &[u32]) -> bool {
                 ControlFlow::Continue(())
             }
         });
-        let allowed = problem.budgets.store_bytes;
+        let allowed = problem.budgets.store_bytes();
         if possible.is_break()
             && prices.least_peak_bytes(&stored) <= allowed
             && prices.node(&stored, false).peak_bytes <= allowed
@@ -178,7 +178,7 @@ fn plan(problem: &Problem, best: &Candidate) -> Plan {
             shards: stored.shards,
             replicas: budgets.replicas,
             releases_kept: stored.releases_kept,
-            maxmemory_bytes: budgets.store_bytes,
+            maxmemory_bytes: budgets.maxmemory_bytes,
             maxmemory_policy: if expiring { "volatile-lru" } else { "noeviction" }.to_owned(),
         },
         predicted: Predicted {
@@ -190,7 +190,7 @@ fn plan(problem: &Problem, best: &Candidate) -> Plan {
             rest_bytes: node.rest_bytes,
             peak_bytes: node.peak_bytes,
             components: node.components,
-            node_ram_bytes: (node.peak_bytes as f64 * (FRAGMENTATION + COPIED)).ceil() as u64,
+            node_ram_bytes: (budgets.maxmemory_bytes as f64 * (FRAGMENTATION + COPIED)).ceil() as u64,
             local_ram_bytes: best.local_ram_bytes,
             client_us: best.cost.client_us,
             server_us: best.cost.server_us,
@@ -223,7 +223,7 @@ fn days_until_full(problem: &Problem, best: &Candidate) -> Option<u32> {
             cache => cache,
         };
         let stored = Stored { users_kept: users, cache, ..*stored };
-        Prices::new(&grown).node(&stored, false).peak_bytes > problem.budgets.store_bytes
+        Prices::new(&grown).node(&stored, false).peak_bytes > problem.budgets.store_bytes()
     };
     let (mut fits, mut over) = (0, DAYS);
     if !full(DAYS) {
@@ -236,12 +236,28 @@ fn days_until_full(problem: &Problem, best: &Candidate) -> Option<u32> {
     Some(over as u32)
 }
 
+fn within(what: &'static str, got: f64, expected: &'static str, from: f64, to: f64) -> Result<(), ProblemError> {
+    if (from..=to).contains(&got) { Ok(()) } else { Err(ProblemError { what, expected, got }) }
+}
+
+impl Budgets {
+    /// Refuses numbers that mean nothing. [`solve`] does it as well; this is for before anything is measured.
+    pub fn check(&self) -> Result<(), ProblemError> {
+        within("floor of quality", self.floor.value(), "0 to 1", 0.0, 1.0)?;
+        within("coverage", self.coverage, "0 to 1", 0.0, 1.0)?;
+        within("requests per second", self.requests_per_s, "0 to 10^9", 0.0, 1e9)?;
+        within("p99", self.p99_ms, "0 or more", 0.0, f64::MAX)?;
+        within("freshness", self.freshness_s, "0 or more", 0.0, f64::MAX)?;
+        within("nodes", f64::from(self.nodes), "1 or more", 1.0, f64::MAX)?;
+        within("replicas", f64::from(self.replicas), "0 to 16", 0.0, 16.0)?;
+        within("releases kept", f64::from(self.releases_kept), "0 to 16", 0.0, 16.0)
+    }
+}
+
 /// Refuses numbers that mean nothing.
 fn check(problem: &Problem) -> Result<(), ProblemError> {
-    let (budgets, facts, traffic) = (&problem.budgets, &problem.facts, &problem.traffic);
-    let within = |what, got: f64, expected, from: f64, to: f64| {
-        if (from..=to).contains(&got) { Ok(()) } else { Err(ProblemError { what, expected, got }) }
-    };
+    let (facts, traffic) = (&problem.facts, &problem.traffic);
+    problem.budgets.check()?;
     within("users", facts.users as f64, "1 to 2^32 - 1", 1.0, u32::MAX as f64)?;
     within("items", facts.items as f64, "1 to 2^32 - 1", 1.0, u32::MAX as f64)?;
     within("dimensions", f64::from(facts.dim), "1 to 65,536", 1.0, 65_536.0)?;
@@ -250,20 +266,11 @@ fn check(problem: &Problem) -> Result<(), ProblemError> {
     within("bytes of an id", f64::from(facts.id_bytes), "0 to 1,024", 0.0, 1024.0)?;
     within("bytes of a namespace", f64::from(facts.ns_bytes), "0 to 32", 0.0, 32.0)?;
     within("new users a day", facts.users_per_day, "0 or more", 0.0, 1e9)?;
-    within("new items a day", facts.items_per_day, "0 or more", 0.0, 1e9)?;
     within("seconds between releases", facts.release_every_s, "0 or more", 0.0, f64::MAX)?;
     within("share of varied requests", facts.varied_share, "0 to 1", 0.0, 1.0)?;
     for other in &facts.per_user {
         within("TTL of what is kept of each user", other.ttl_s.unwrap_or(1.0), "above 0", f64::MIN_POSITIVE, f64::MAX)?;
     }
-    within("floor of quality", budgets.floor.value(), "0 to 1", 0.0, 1.0)?;
-    within("coverage", budgets.coverage, "0 to 1", 0.0, 1.0)?;
-    within("requests per second", budgets.requests_per_s, "0 to 10^9", 0.0, 1e9)?;
-    within("p99", budgets.p99_ms, "0 or more", 0.0, f64::MAX)?;
-    within("freshness", budgets.freshness_s, "0 or more", 0.0, f64::MAX)?;
-    within("nodes", f64::from(budgets.nodes), "1 or more", 1.0, f64::MAX)?;
-    within("replicas", f64::from(budgets.replicas), "0 to 16", 0.0, 16.0)?;
-    within("releases kept", f64::from(budgets.releases_kept), "0 to 16", 0.0, 16.0)?;
     within("points measured", problem.measured.points.len() as f64, "1 to 10,000", 1.0, 10_000.0)?;
     for point in &problem.measured.points {
         within("recall measured", point.recall.low, "0 to 1", 0.0, 1.0)?;

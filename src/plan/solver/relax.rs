@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::candidate::{BUSY, CONSTRAINTS, Candidate, allowed};
 use super::space::Ways;
 use super::{SHARDS, fits, shards};
-use crate::plan::{Change, Constraint, Floor, Outcome, Problem, Relaxation, Violation};
+use crate::plan::{Budgets, Change, Constraint, Floor, Outcome, Problem, Relaxation, Violation};
 
 /// Proposals at most; further ones change ever more.
 const PROPOSED: usize = 6;
@@ -90,6 +90,12 @@ fn changes(problem: &Problem, candidate: &Candidate) -> Relaxation {
             let to = (requests_per_s * violation.allowed / violation.needed).floor();
             Change { constraint: Constraint::RequestsPerS, from: requests_per_s, to }
         }
+        // in the unit of the budget, which is the whole of `maxmemory`
+        Constraint::StoreBytes => Change {
+            constraint: Constraint::StoreBytes,
+            from: problem.budgets.maxmemory_bytes as f64,
+            to: Budgets::maxmemory_for(violation.needed as u64) as f64,
+        },
         constraint => Change { constraint, from: violation.allowed, to: violation.needed },
     };
     relaxation(candidate.misses.list(problem).into_iter().map(change).collect())
@@ -151,7 +157,7 @@ impl Relaxation {
         for change in &self.changes {
             let to = change.to;
             match change.constraint {
-                Constraint::StoreBytes => budgets.store_bytes = to as u64,
+                Constraint::StoreBytes => budgets.maxmemory_bytes = to as u64,
                 Constraint::LocalRam => budgets.local_ram_bytes = to as u64,
                 Constraint::Quality => {
                     budgets.floor = match budgets.floor {
