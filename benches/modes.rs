@@ -21,15 +21,16 @@ use tonnage::engine::users::{Publication, UserSource, publish};
 use tonnage::engine::{Ask, Engine, Shape};
 use tonnage::input::{Ids, Vectors};
 use tonnage::kv::{Kv, RedisKv};
-use tonnage::plan::Mode;
 use tonnage::plan::cost::{CostSpec, IN_FLIGHT, SearchCost, StoreCosts, search_costs, store_costs};
 use tonnage::plan::modes::Steps;
-use tonnage::store::{UserVectors, activate};
+use tonnage::plan::{Cost, Mode};
+use tonnage::store::{Ranked, UserVectors, activate, pack_list, unpack_list};
 
 const NS: &str = "modes";
 const K: usize = 10;
-/// A hundred items of four bytes, and as many scores of two.
-const LIST_BYTES: usize = 600;
+const LIST_ITEMS: u32 = 100;
+/// What lists are packed with.
+const SALT: u64 = 1;
 /// Lists are kept for so many users in ten.
 const WITH_LIST: usize = 7;
 const STRIDE: usize = 1_000_003;
@@ -39,6 +40,8 @@ struct World {
     engine: Engine<RedisKv>,
     user_ids: Ids,
     shape: Shape,
+    /// Of the index.
+    items: u32,
 }
 
 #[derive(Serialize)]
@@ -73,20 +76,22 @@ async fn main() {
         codec: Codec::Int8,
         dense: false,
         k: K,
-        list_bytes: LIST_BYTES as u32,
-        candidates_bytes: 6 * LIST_BYTES as u32,
+        items: items.rows() as u32,
+        list_items: LIST_ITEMS,
+        candidates_items: 5 * LIST_ITEMS,
     };
     let store = store_costs(&kv, &spec, &mut |_| ()).await.unwrap();
     let searches = search_costs(&index, &spec, &efs, &mut |_| ()).unwrap();
     let source = UserSource::new(&index, &users, Some(&user_ids), Codec::Int8).unwrap();
     publish(&kv, NS, &Publication::new("modes"), &source, &mut |_| ()).await.unwrap();
     activate(&kv, NS, "modes").await.unwrap();
-    let lists =
-        (0..user_ids.len()).filter(|user| user % 10 < WITH_LIST).map(|user| (list_key(user), vec![b'x'; LIST_BYTES]));
+    let best: Vec<Ranked> = (0..LIST_ITEMS).map(|row| Ranked { row, score: -(row as f32) }).collect();
+    let list = pack_list(&best, items.rows() as u32, SALT).unwrap();
+    let lists = (0..user_ids.len()).filter(|user| user % 10 < WITH_LIST).map(|user| (list_key(user), list.clone()));
     kv.set_many(lists.collect(), None).await.unwrap();
     let engine = Engine::new(index, UserVectors::open(kv.clone(), NS).await.unwrap()).unwrap();
     let shape = Shape { k: K, ef: None, tags: TagFilter::default() };
-    let mut world = World { kv, engine, user_ids, shape };
+    let mut world = World { kv, engine, user_ids, shape, items: items.rows() as u32 };
     let mut rows = Vec::new();
     for search in &searches {
         world.shape.ef = Some(search.ef as usize);
@@ -98,7 +103,7 @@ async fn main() {
         println!("{}", serde_json::to_string_pretty(&(rows, store, searches)).unwrap());
         return;
     }
-    println!("{} items, {IN_FLIGHT} in flight on one thread, lists of {LIST_BYTES} bytes", items.rows());
+    println!("{} items, {IN_FLIGHT} in flight on one thread, lists of {} bytes", items.rows(), store.list_bytes);
     println!("{:<24}{:>12}{:>12}{:>10}{:>10}", "microseconds", "service", "server", "p50", "p99");
     let mut ops = vec![
         ("read a list".to_owned(), store.list),
@@ -149,10 +154,10 @@ async fn compare(
     }
     measured.sort_by(f64::total_cmp);
     busy.sort_by(f64::total_cmp);
-    let rest = store.vector.cost + search.op.cost;
     let hit_rate = WITH_LIST as f64 / 10.0;
-    let client_us = Steps { list: store.list.cost.client_us, rest: rest.client_us }.mean(mode, hit_rate);
-    let server_us = Steps { list: store.list.cost.server_us, rest: rest.server_us }.mean(mode, hit_rate);
+    let (list, vector, write) = (store.list.cost, store.vector.cost, Cost::default());
+    let Cost { client_us, server_us, .. } =
+        Steps { list, vector, search: search.op.cost, write }.request(mode, hit_rate);
     // one thread of the service and one of the server: the slower one is the limit
     let predicted_rps = 1e6 / client_us.max(server_us);
     Row { mode, ef: search.ef, predicted_rps, measured_rps: measured[rounds / 2], per_busy_core: busy[rounds / 2] }
@@ -179,7 +184,9 @@ async fn request(world: &World, mode: Mode, at: usize) {
     let owner = if mode == Mode::Offline { user / 10 * 10 + user % WITH_LIST } else { user };
     if mode != Mode::RealTime {
         let list = world.kv.get_many(&[list_key(owner)]).await.unwrap().pop().unwrap();
-        if list.is_some_and(|list| list.len() == LIST_BYTES) {
+        if let Some(list) = list {
+            let best = unpack_list(&list, world.items, SALT).unwrap();
+            assert_eq!(std::hint::black_box(&best[..K]).len(), K);
             return;
         }
         assert!(mode == Mode::Hybrid && owner % 10 >= WITH_LIST, "user {owner} has no list");

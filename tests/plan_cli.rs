@@ -11,6 +11,7 @@ use serde_json::Value;
 use support::RedisServer;
 use support::vectors::{numbers, write_npy};
 use tempfile::TempDir;
+use tonnage::store::list_bytes;
 
 const DIM: usize = 16;
 
@@ -74,7 +75,14 @@ fn a_plan_for_a_server_is_told_in_every_form_and_leaves_the_server_as_it_was() {
     assert_eq!(json["modes"].as_array().unwrap().len(), 3);
     for mode in json["modes"].as_array().unwrap() {
         assert!(number(&mode["client_us"]) > 0.0 && number(&mode["requests_per_s_per_core"]) > 0.0, "{mode}");
+        // the plan's mode has the plan's price
+        if mode["mode"] == settings["mode"] {
+            assert_eq!([&mode["client_us"], &mode["server_us"]], [&predicted["client_us"], &predicted["server_us"]]);
+        }
     }
+    // as packed as they are stored
+    assert_eq!(json["store"]["list_bytes"], list_bytes(100, 400));
+    assert_eq!(json["store"]["candidates_bytes"], list_bytes(400, 400), "there are only 400 items");
     assert!(number(&json["store"]["list"]["server_us"]) > 0.0, "{}", json["store"]);
     assert!(json["traffic"]["basis"]["log"]["requests"] == 4000, "{}", json["traffic"]["basis"]);
     let toml = std::fs::read_to_string(folder.path().join("plan.toml")).unwrap();
@@ -110,7 +118,7 @@ fn publish_takes_a_plan_as_it_is_and_refuses_one_for_another_model() {
     assert_eq!((&json["codec"], &json["users"]), (&codec.into(), &700.into()));
     std::fs::write(folder.path().join("plan.toml"), toml.replace("users_kept = 700", "users_kept = 600")).unwrap();
     let (code, _, err) = run(folder.path(), publish);
-    assert!(code == 3 && err.contains("at most as many users as 600, got 700"), "{code} {err}");
+    assert!(code == 3 && err.contains("keeps 600 of the users, the most deserving, got 700"), "{code} {err}");
 }
 
 #[test]

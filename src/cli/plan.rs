@@ -15,15 +15,14 @@ use crate::file::available_bytes;
 use crate::input::{Ids, Vectors, check_rows};
 use crate::kv::memory::Server;
 use crate::kv::{AnyKv, Probe};
+use crate::plan::cost::StoreCosts;
 use crate::plan::heldout::{Case, read_cases};
 use crate::plan::quality::sample_size;
-use crate::plan::report::{Lists, ModeReport, Model, Report, html, text};
+use crate::plan::report::{ModeReport, ModeSpec, Model, Report, html, text};
 use crate::plan::study::{Findings, Stage, StudySpec, TRIED_ITEMS, study};
 use crate::plan::traffic::{Traffic, read_log};
-use crate::plan::{Budgets, Cache, Cost, FORMAT, Facts, Floor, Mode, Outcome, PlanFile, Problem, Target, solve};
+use crate::plan::{Budgets, Cache, Cost, Entry, FORMAT, Facts, Floor, Mode, Outcome, PlanFile, Problem, Target, solve};
 
-/// Bytes of an item in a stored list or set of candidates: its row and a score.
-const PAIR_BYTES: u32 = 6;
 /// Items of a stored list: what ten pages of ten need.
 const LIST_ITEMS: u32 = 100;
 /// Items of a set of candidates: enough that filters which one in five passes leave a list.
@@ -245,8 +244,8 @@ async fn measure(args: &Args, inputs: &Inputs, bars: &Bars) -> anyhow::Result<(F
         cases: &inputs.cases,
         floor: floor(args),
         k: args.k as usize,
-        list_bytes: LIST_ITEMS * PAIR_BYTES,
-        candidates_bytes: CANDIDATE_ITEMS * PAIR_BYTES,
+        list_items: LIST_ITEMS,
+        candidates_items: CANDIDATE_ITEMS,
     };
     let findings = study(&kv, &spec, &mut |stage, part| bars.show(stage, part)).await?;
     Ok((findings, probe))
@@ -283,7 +282,7 @@ fn decide(args: &Args, inputs: Inputs, findings: Findings, probe: Option<&Probe>
         server: probe.map_or("Redis 7.0 (assumed)".to_owned(), |probe| probe.version.clone()),
     };
     let budgets = budgets(args, maxmemory_bytes);
-    let facts = facts(args, &inputs, probe);
+    let facts = facts(args, &inputs, &findings.store, probe);
     let traffic = inputs.traffic.unwrap_or_else(|| Traffic::assumed_zipf(model.users, args.zipf, args.rps));
     let problem = Problem { budgets, facts, measured: findings.measured(), traffic };
     let outcome = solve(&problem).map_err(|error| Usage(error.to_string()))?;
@@ -308,7 +307,7 @@ fn budgets(args: &Args, maxmemory_bytes: u64) -> Budgets {
     }
 }
 
-fn facts(args: &Args, inputs: &Inputs, probe: Option<&Probe>) -> Facts {
+fn facts(args: &Args, inputs: &Inputs, store: &StoreCosts, probe: Option<&Probe>) -> Facts {
     let (users, items) = (inputs.users.rows() as u64, inputs.items.rows() as u64);
     let ids = inputs.user_ids.as_ref().or(inputs.users.ids());
     let id_bytes = ids.map_or(0, |ids| ids.iter().map(|id| id.to_string().len()).sum::<usize>() / ids.len().max(1));
@@ -322,8 +321,8 @@ fn facts(args: &Args, inputs: &Inputs, probe: Option<&Probe>) -> Facts {
         id_bytes: id_bytes as u32,
         users_per_day: users as f64 * args.growth / 100.0 / 365.0,
         release_every_s: args.release_every.as_secs_f64(),
-        list_bytes: LIST_ITEMS * PAIR_BYTES,
-        candidates_bytes: CANDIDATE_ITEMS * PAIR_BYTES,
+        list_bytes: store.list_bytes,
+        candidates_bytes: store.candidates_bytes,
         varied_share: 0.0,
         per_user: Vec::new(),
         ns_bytes: NAMESPACE_BYTES,
@@ -356,7 +355,8 @@ fn assumptions(args: &Args, findings: &Findings, probe: Option<&Probe>) -> Vec<S
         ));
     }
     all.push(format!(
-        "lists hold {LIST_ITEMS} items and sets of candidates {CANDIDATE_ITEMS}, {PAIR_BYTES} bytes each"
+        "lists hold {LIST_ITEMS} items, packed in {} bytes, and sets of candidates {CANDIDATE_ITEMS}, in {}",
+        findings.store.list_bytes, findings.store.candidates_bytes
     ));
     all.push(
         "a user's list serves all his requests; no sessions, overlays or seen items are kept in the store".to_owned(),
@@ -374,14 +374,28 @@ fn modes(problem: &Problem, findings: &Findings, outcome: &Outcome) -> Vec<ModeR
     let chosen = plan.and_then(|plan| findings.search(plan.settings.items, plan.settings.ef));
     let tried = findings.indexes.last().and_then(|index| index.searches.get(index.searches.len() / 2).copied());
     let search = chosen.or(tried).map_or(Cost::default(), |search| search.op.cost);
-    let hybrid = plan.filter(|plan| plan.settings.mode == Mode::Hybrid);
-    let (hit_rate, as_old_s) = hybrid.map_or_else(
-        || (problem.traffic.ttl_hit_rate(HYBRID_TTL_S, false), HYBRID_TTL_S),
-        |plan| (plan.predicted.hit_rate, plan.predicted.freshness_s),
-    );
-    let local = hybrid.is_some_and(|plan| matches!(plan.settings.cache, Cache::Local { .. }));
-    let lists = Lists { hit_rate, as_old_s, local };
-    ModeReport::all(&findings.store, search, lists, problem.facts.release_every_s, &problem.budgets)
+    let (entry, ttl_s, release_every_s) = (Entry::Lists, HYBRID_TTL_S, problem.facts.release_every_s);
+    let usual = [
+        (Mode::Offline, Cache::Precomputed { entry, users: problem.facts.users }, 1.0, release_every_s),
+        (Mode::RealTime, Cache::None, 0.0, 0.0),
+        (
+            Mode::Hybrid,
+            Cache::Store { entry, ttl_s, on_read: false },
+            problem.traffic.ttl_hit_rate(ttl_s, false),
+            ttl_s.min(release_every_s),
+        ),
+    ];
+    let shown = |(mode, cache, hit_rate, freshness_s)| match plan.filter(|plan| plan.settings.mode == mode) {
+        None => ModeSpec { mode, cache, hit_rate, freshness_s },
+        Some(plan) => ModeSpec {
+            mode,
+            cache: plan.settings.cache,
+            hit_rate: plan.predicted.hit_rate,
+            freshness_s: plan.predicted.freshness_s,
+        },
+    };
+    let Problem { budgets, measured, .. } = problem;
+    usual.map(|mode| ModeReport::of(shown(mode), &measured.costs, search, budgets.requests_per_s)).into()
 }
 
 /// One bar for the stage that runs.

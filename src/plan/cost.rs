@@ -21,7 +21,7 @@ use crate::codec::{Codec, Metric, record};
 use crate::graph::{Filter, SearchOptions};
 use crate::input::{Id, Vectors};
 use crate::kv::{Kv, KvError, KvStats};
-use crate::store::{self, ReleaseSpec, StoreError, UserVectors, Users};
+use crate::store::{self, Ranked, ReleaseSpec, StoreError, UserVectors, Users, list_bytes, pack_list, unpack_list};
 
 /// Requests in flight on one thread while an operation is measured loaded. A service has as many of its own accord when
 /// it is busy; a hundred cost the same each.
@@ -52,8 +52,8 @@ const STRIDE: usize = 1_000_003;
 const LISTS: char = 'l';
 const CANDIDATES: char = 'c';
 
-/// Bytes of a row and a score.
-const PAIR: usize = 6;
+/// What lists are packed with, as with a release's fingerprint.
+const SALT: u64 = 1;
 
 /// Longer than the measurement takes; what could not be removed is gone after it.
 const SCRATCH_TTL: Duration = Duration::from_mins(2);
@@ -71,10 +71,26 @@ pub struct CostSpec<'a> {
     pub dense: bool,
     /// Items in an answer.
     pub k: usize,
-    /// Bytes of a stored list of results.
-    pub list_bytes: u32,
-    /// Bytes of a stored set of candidates.
-    pub candidates_bytes: u32,
+    /// Items of the index.
+    pub items: u32,
+    /// Items of a stored list of results.
+    pub list_items: u32,
+    /// Items of a stored set of candidates.
+    pub candidates_items: u32,
+}
+
+impl CostSpec<'_> {
+    /// Bytes of a list of so many items, or of all if there are fewer.
+    fn bytes(&self, items: u32) -> u32 {
+        list_bytes(items.min(self.items) as usize, self.items) as u32
+    }
+
+    /// Such a list: rows all over the index, and scores that fall.
+    fn ranked(&self, items: u32) -> Vec<Ranked> {
+        let of = self.items.max(1) as usize;
+        let item = |at: u32| Ranked { row: (at as usize * STRIDE % of) as u32, score: -(at as f32) };
+        (0..items.min(self.items)).map(item).collect()
+    }
 }
 
 /// One operation on the store, or a search.
@@ -175,15 +191,17 @@ pub async fn store_costs<K: Kv + Clone>(
     let records = records(spec)?;
     let scratch = Scratch::write(kv, spec, &records).await?;
     let measured = scratch.measure(spec, progress).await;
-    scratch.remove().await?;
+    let removed = scratch.remove().await;
+    // where both failed, the first says more
     let [list, candidates, vector, batched, write] = measured?;
+    removed?;
     Ok(StoreCosts {
         store: stats.version,
         server: stats.eviction.is_some(),
         by_processor: Meter::start().stop().cpu.is_some(),
         codec: spec.codec,
-        list_bytes: spec.list_bytes,
-        candidates_bytes: spec.candidates_bytes,
+        list_bytes: spec.bytes(spec.list_items),
+        candidates_bytes: spec.bytes(spec.candidates_items),
         list,
         candidates,
         vector,
@@ -255,10 +273,9 @@ impl<'a, K: Kv + Clone> Scratch<'a, K> {
         store::publish(kv, &ns, &release, &users, &mut |_| ()).await?;
         let users = UserVectors::open_release(kv.clone(), &ns, &release.name).await?;
         let scratch = Self { kv, ns, users, count: records.len() };
-        for (kind, bytes) in [(LISTS, spec.list_bytes), (CANDIDATES, spec.candidates_bytes)] {
-            // falling scores, as if of items 0, 1, 2, ...
-            let value: Vec<u8> = (0..bytes.div_ceil(PAIR as u32)).flat_map(pair).take(bytes as usize).collect();
-            let entries = (0..values(bytes)).map(|at| (scratch.key(kind, at), value.clone())).collect();
+        for (kind, items) in [(LISTS, spec.list_items), (CANDIDATES, spec.candidates_items)] {
+            let value = pack_list(&spec.ranked(items), spec.items, SALT)?;
+            let entries = (0..values(spec.bytes(items))).map(|at| (scratch.key(kind, at), value.clone())).collect();
             kv.set_many(entries, Some(SCRATCH_TTL)).await?;
         }
         Ok(scratch)
@@ -270,30 +287,34 @@ impl<'a, K: Kv + Clone> Scratch<'a, K> {
 
     /// Lists, candidates, vectors, vectors together, writes.
     async fn measure(&self, spec: &CostSpec<'_>, progress: &mut dyn FnMut(f64)) -> Result<[Op; 5], CostError> {
-        let (lists, candidates) = (values(spec.list_bytes), values(spec.candidates_bytes));
-        let list = self.operation(1, |at| self.read(LISTS, at, lists, 0)).await?;
+        let (lists, candidates) = (values(spec.bytes(spec.list_items)), values(spec.bytes(spec.candidates_items)));
+        let list = self.operation(1, |at| self.read(LISTS, at, lists, spec)).await?;
         progress(0.2);
-        let candidates = self.operation(1, |at| self.read(CANDIDATES, at, candidates, spec.k)).await?;
+        let candidates = self.operation(1, |at| self.read(CANDIDATES, at, candidates, spec)).await?;
         progress(0.4);
         let vector = self.operation(1, |at| self.read_vectors(at, 1)).await?;
         progress(0.6);
         let batched = self.operation(BATCH, |at| self.read_vectors(at, BATCH)).await?;
         progress(0.8);
-        let write = self.operation(1, |at| self.write_list(at, lists, spec.list_bytes)).await?;
+        let best = spec.ranked(spec.list_items);
+        let write = self.operation(1, |at| self.write_list(at, lists, spec, &best)).await?;
         progress(1.0);
         Ok([list, candidates, vector, batched, write])
     }
 
     /// Reads one of so many values, and takes the best `k` of it.
-    async fn read(&self, kind: char, at: usize, of: usize, k: usize) -> Result<(), CostError> {
+    async fn read(&self, kind: char, at: usize, of: usize, spec: &CostSpec<'_>) -> Result<(), CostError> {
         let found = self.kv.get_many(&[self.key(kind, at * STRIDE % of)]).await?;
         let value = found.into_iter().next().flatten().ok_or(CostError::Gone)?;
-        std::hint::black_box(best_of(&value, k));
+        let mut best = unpack_list(&value, spec.items, SALT)?;
+        best.truncate(spec.k);
+        std::hint::black_box(best);
         Ok(())
     }
 
-    async fn write_list(&self, at: usize, of: usize, bytes: u32) -> Result<(), CostError> {
-        let entry = (self.key(LISTS, at * STRIDE % of), vec![b'x'; bytes as usize]);
+    /// Packs and writes one of so many lists.
+    async fn write_list(&self, at: usize, of: usize, spec: &CostSpec<'_>, best: &[Ranked]) -> Result<(), CostError> {
+        let entry = (self.key(LISTS, at * STRIDE % of), pack_list(best, spec.items, SALT)?);
         Ok(self.kv.set_many(vec![entry], Some(SCRATCH_TTL)).await?)
     }
 
@@ -356,24 +377,6 @@ impl<'a, K: Kv + Clone> Scratch<'a, K> {
 /// Values of so many bytes that are written.
 fn values(bytes: u32) -> usize {
     (SCRATCH_BYTES / bytes.max(1) as usize).clamp(1, SCRATCH_VALUES)
-}
-
-/// A row and a score that falls with it.
-fn pair(row: u32) -> [u8; PAIR] {
-    let ([a, b, c, d], [e, f]) = (row.to_le_bytes(), (u16::MAX - row as u16).to_le_bytes());
-    [a, b, c, d, e, f]
-}
-
-/// The rows of the best `k` pairs, best first: the least that is done to make an answer of candidates.
-fn best_of(value: &[u8], k: usize) -> Vec<u32> {
-    let pair = |&[a, b, c, d, e, f]: &[u8; PAIR]| (u16::from_le_bytes([e, f]), u32::from_le_bytes([a, b, c, d]));
-    let mut pairs: Vec<(u16, u32)> = value.as_chunks::<PAIR>().0.iter().map(pair).collect();
-    if k < pairs.len() {
-        pairs.select_nth_unstable_by_key(k, |&(score, _)| std::cmp::Reverse(score));
-        pairs.truncate(k);
-    }
-    pairs.sort_unstable_by_key(|&(score, _)| std::cmp::Reverse(score));
-    pairs.into_iter().map(|(_, row)| row).collect()
 }
 
 impl Op {

@@ -87,6 +87,16 @@ pub enum PlanFileError {
         /// The model's.
         got: u64,
     },
+    /// Of fewer users than there are.
+    #[error("{}: the plan keeps {kept} of the users, the most deserving, got {got}: publish a file of those", path.display())]
+    Kept {
+        /// The file.
+        path: PathBuf,
+        /// Users that the plan has room for.
+        kept: u64,
+        /// Users that are there.
+        got: u64,
+    },
 }
 
 impl PlanFile {
@@ -127,9 +137,12 @@ impl PlanFile {
         if self.target.dim as usize != dim {
             return Err(other("vectors of dimensions", u64::from(self.target.dim), dim as u64));
         }
-        let room = self.plan.settings.users_kept;
-        if users as u64 > room {
-            return Err(other("at most as many users as", room, users as u64));
+        let (kept, got) = (self.plan.settings.users_kept, users as u64);
+        if got > self.target.users {
+            return Err(other("at most as many users as", self.target.users, got));
+        }
+        if got > kept {
+            return Err(PlanFileError::Kept { path: path.to_owned(), kept, got });
         }
         Ok(())
     }
@@ -212,6 +225,20 @@ mod tests {
         assert!(file.check(path, 64, 2_000_000).is_ok() && file.check(path, 64, 5).is_ok());
         let message = |dim, users| file.check(path, dim, users).unwrap_err().to_string();
         assert!(message(65, 5).contains("vectors of dimensions 64, got 65"));
-        assert!(message(64, 2_000_001).contains("at most as many users as 2000000, got 2000001"));
+        assert!(
+            message(64, 2_000_001).contains("at most as many users as 2000000, got 2000001: make one for this model")
+        );
+    }
+
+    #[test]
+    fn a_plan_that_keeps_some_users_takes_a_file_of_those() {
+        let (mut file, path) = (file(), Path::new("plan.toml"));
+        file.plan.settings.users_kept = 1_800_000;
+        assert!(file.check(path, 64, 1_800_000).is_ok());
+        let message = file.check(path, 64, 2_000_000).unwrap_err().to_string();
+        assert!(
+            message.contains("keeps 1800000 of the users") && message.contains("got 2000000: publish a file of those")
+        );
+        assert!(!message.contains("for this model"), "{message}");
     }
 }

@@ -42,10 +42,10 @@ pub struct StudySpec<'a> {
     pub floor: Floor,
     /// Items of an answer.
     pub k: usize,
-    /// Bytes of a stored list.
-    pub list_bytes: u32,
-    /// Bytes of a stored set of candidates.
-    pub candidates_bytes: u32,
+    /// Items of a stored list.
+    pub list_items: u32,
+    /// Items of a stored set of candidates.
+    pub candidates_items: u32,
 }
 
 /// What is being measured.
@@ -200,8 +200,9 @@ fn costs_of<'a>(spec: &StudySpec<'a>) -> CostSpec<'a> {
         codec: Codec::Int8,
         dense: spec.dense_users,
         k: spec.k,
-        list_bytes: spec.list_bytes,
-        candidates_bytes: spec.candidates_bytes,
+        items: spec.items.rows() as u32,
+        list_items: spec.list_items,
+        candidates_items: spec.candidates_items,
     }
 }
 

@@ -20,6 +20,8 @@ const IN_FLIGHT_BYTES: u64 = 384 << 10;
 /// A connection at work: 16 KiB to read, 16 KiB to write, and its struct (38.2 KB measured on Redis 7.0). The publisher
 /// has two beside the one that probed, for bulk writes and for a compare-and-set.
 const CLIENTS_BYTES: u64 = 2 * 38_200;
+/// What a publisher takes of a server while it loads, beside the keys.
+pub(crate) const PUBLISHER_BYTES: u64 = IN_FLIGHT_BYTES + CLIENTS_BYTES;
 /// A ledger: about 300 bytes a release, and there are few.
 const LEDGER_BYTES: usize = 2_000;
 const LEASE_BYTES: usize = 64;

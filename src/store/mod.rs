@@ -31,6 +31,7 @@ mod strategy;
 
 pub use doctor::{Checkup, Finding, Share, Standing, examine};
 pub use error::StoreError;
+pub(crate) use footprint::PUBLISHER_BYTES;
 pub use footprint::{Footprint, Part};
 pub use guard::Room;
 pub use items::items_ns;

@@ -254,7 +254,7 @@ impl Judge<'_> {
             own.iter().for_each(|lists| dataset.remove_priced(lists));
             pages.iter().for_each(|pages| dataset.remove_priced(&pages.persisted()));
         }
-        peak + (1 << 20) + 2 * 38_200
+        peak + (384 << 10) + 2 * 38_200
     }
 
     fn of_users(&self, around: usize, users: u64, shards: u32, bytes: u32, expiry: Expiry) -> Keys {

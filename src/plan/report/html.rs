@@ -394,7 +394,7 @@ fn modes(page: &mut String, report: &Report) {
     let header =
         ["", "from lists", "requests a second and core", "busy cores", "store, a request", "p99 alone", "as old as"];
     let at = report.modes.iter().position(|mode| Some(mode.mode) == chosen);
-    let legend = ["read a list", "read a vector", "search"].into_iter().enumerate();
+    let legend = ["read a list", "read a vector", "search", "write a list"].into_iter().enumerate();
     let legend = legend.map(|(at, name)| format!("<li><i class=\"swatch p{}\"></i>{name}</li>", at + 1));
     let warning = if report.store.server {
         ""

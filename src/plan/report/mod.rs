@@ -14,7 +14,7 @@ use super::cost::{SearchCost, StoreCosts};
 use super::modes::{Mode, Steps};
 use super::quality::{Exact, ItemForm, Served};
 use super::traffic::{Basis, Traffic};
-use super::{Budgets, Cache, Cost, Floor, Outcome, Plan};
+use super::{Budgets, Cache, Cost, Costs, Floor, Outcome, Plan};
 use crate::codec::Metric;
 
 pub use html::html;
@@ -86,8 +86,8 @@ pub struct ModeReport {
     pub mode: Mode,
     /// Share of requests that a list answers.
     pub hit_rate: f64,
-    /// What a request costs: reading lists, reading vectors, searching.
-    pub parts: [Cost; 3],
+    /// What a request costs: reading lists, reading vectors, searching, writing lists.
+    pub parts: [Cost; 4],
     /// Processor time of the service for a request, in microseconds.
     pub client_us: f64,
     /// Processor time of the store.
@@ -102,57 +102,36 @@ pub struct ModeReport {
     pub freshness_s: f64,
 }
 
-/// The lists of a hybrid.
-#[derive(Clone, Copy, Debug)]
-pub struct Lists {
+/// A mode to be shown.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ModeSpec {
+    /// The mode.
+    pub mode: Mode,
+    /// Where its lists come from.
+    pub cache: Cache,
     /// Share of requests that find one.
     pub hit_rate: f64,
-    /// How long ago one may have been computed, in seconds.
-    pub as_old_s: f64,
-    /// Whether they are in the memory of the service, where reading costs nothing beside a search.
-    pub local: bool,
+    /// How long ago an answer may have been computed, in seconds.
+    pub freshness_s: f64,
 }
 
 impl ModeReport {
-    /// The three modes with the same parts.
-    pub fn all(store: &StoreCosts, search: Cost, lists: Lists, release_every_s: f64, budgets: &Budgets) -> Vec<Self> {
-        let vector = store.vector.cost;
-        let mode = |mode: Mode| {
-            let hit_rate = match mode {
-                Mode::Offline => 1.0,
-                Mode::RealTime => 0.0,
-                Mode::Hybrid => lists.hit_rate,
-            };
-            let list = if mode == Mode::Hybrid && lists.local { Cost::default() } else { store.list.cost };
-            let mean = |list: f64, rest: f64| Steps { list, rest }.mean(mode, hit_rate);
-            let only = |list: Cost, rest: Cost| Cost {
-                client_us: mean(list.client_us, rest.client_us),
-                server_us: mean(list.server_us, rest.server_us),
-                p99_us: 0.0,
-            };
-            let none = Cost::default();
-            let parts = [only(list, none), only(none, vector), only(none, search)];
-            let whole: Cost = parts.into_iter().sum();
-            // One in a hundred waits for the search wherever more than one in a hundred search.
-            let searches = if hit_rate < 0.99 { (vector + search).p99_us } else { 0.0 };
-            let looks = if mode == Mode::RealTime { 0.0 } else { list.p99_us };
-            Self {
-                mode,
-                hit_rate,
-                parts,
-                client_us: whole.client_us,
-                server_us: whole.server_us,
-                requests_per_s_per_core: 1e6 / whole.client_us,
-                busy_cores: whole.client_us * budgets.requests_per_s / 1e6,
-                p99_us: looks + searches,
-                freshness_s: match mode {
-                    Mode::Offline => release_every_s,
-                    Mode::RealTime => 0.0,
-                    Mode::Hybrid => lists.as_old_s,
-                },
-            }
-        };
-        [Mode::Offline, Mode::RealTime, Mode::Hybrid].map(mode).into()
+    /// Prices a mode as the solver does.
+    pub fn of(spec: ModeSpec, costs: &Costs, search: Cost, requests_per_s: f64) -> Self {
+        let ModeSpec { mode, cache, hit_rate, freshness_s } = spec;
+        let steps = Steps::of(costs, search, cache);
+        let Cost { client_us, server_us, p99_us } = steps.request(mode, hit_rate);
+        Self {
+            mode,
+            hit_rate,
+            parts: steps.parts(mode, hit_rate),
+            client_us,
+            server_us,
+            requests_per_s_per_core: 1e6 / client_us,
+            busy_cores: client_us * requests_per_s / 1e6,
+            p99_us,
+            freshness_s,
+        }
     }
 }
 

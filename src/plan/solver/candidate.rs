@@ -132,8 +132,6 @@ pub(super) struct Answering {
     coverage: f64,
     hit_rate: f64,
     freshness_s: f64,
-    /// The p99 of a request is that of a search as well.
-    searches: bool,
     cache_bytes: u64,
 }
 
@@ -159,45 +157,22 @@ impl Answering {
             Cache::Store { ttl_s, on_read: false, .. } => ttl_s.min(facts.release_every_s),
             _ => facts.release_every_s,
         };
-        let searches = match choice.mode {
-            Mode::Offline => false,
-            Mode::RealTime => true,
-            Mode::Hybrid => hit_rate <= 0.99,
-        };
         let cache_bytes = if let Cache::Local { bytes, .. } = choice.cache { bytes } else { 0 };
-        Self { choice, coverage, hit_rate, freshness_s, searches, cache_bytes }
-    }
-
-    /// The steps of a request.
-    fn steps(&self, problem: &Problem, point: &Point) -> (Cost, Cost) {
-        let costs = &problem.measured.costs;
-        let read = if entry_of(self.choice.cache) == Some(Entry::Candidates) { costs.candidates } else { costs.list };
-        // a look into one's own memory costs nothing that could be measured beside a search
-        let list = if matches!(self.choice.cache, Cache::Local { .. } | Cache::None) { Cost::default() } else { read };
-        (list, costs.vector + point.search)
+        Self { choice, coverage, hit_rate, freshness_s, cache_bytes }
     }
 
     /// With one point, on nodes of these bytes.
     pub fn with(&self, problem: &Problem, at: usize, point: &Point, node: &Node) -> Candidate {
         let (budgets, facts, stored) = (&problem.budgets, &problem.facts, &self.choice.stored);
-        let (list, rest) = self.steps(problem, point);
-        let write = match self.choice.cache {
-            Cache::Store { .. } => problem.measured.costs.write,
-            _ => Cost::default(),
-        };
-        let mean = |of: &dyn Fn(&Cost) -> f64| {
-            Steps { list: of(&list), rest: of(&rest) + of(&write) }.mean(self.choice.mode, self.hit_rate)
-        };
-        // the list is written after the answer has gone out
-        let p99_us = list.p99_us + if self.searches { rest.p99_us } else { 0.0 };
-        let cost = Cost { client_us: mean(&|cost| cost.client_us), server_us: mean(&|cost| cost.server_us), p99_us };
+        let steps = Steps::of(&problem.measured.costs, point.search, self.choice.cache);
+        let cost = steps.request(self.choice.mode, self.hit_rate);
         let busy = |us: f64| budgets.requests_per_s * us / 1e6;
         let serving_cores = ((busy(cost.client_us) / BUSY).ceil() as u64).max(1);
         let node_busy = busy(cost.server_us) / f64::from(stored.shards);
         let cores = serving_cores + u64::from(stored.shards) * (1 + u64::from(budgets.replicas));
         let index_bytes = (facts.items as f64 * point.index_bytes_per_item).ceil() as u64;
         let local_ram_bytes = (2 * index_bytes).saturating_add(self.cache_bytes);
-        let p99_ms = p99_us / 1e3;
+        let p99_ms = cost.p99_us / 1e3;
         let score = Score([
             -(stored.users_kept as f64),
             publishing_rank(stored.publishing),

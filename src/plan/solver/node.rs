@@ -8,14 +8,11 @@ use super::space::Stored;
 use crate::codec::Codec;
 use crate::kv::memory::{Dataset, Expiry, Keys, Names, Priced, Server, Value, Values};
 use crate::plan::{Cache, Component, Entry, Facts, Pages, Problem, Publishing};
-use crate::store::geometry;
+use crate::store::{PUBLISHER_BYTES, geometry};
 
 /// Keys whose TTL is over and who have not been found yet: with the default `active-expire-effort` a server tries to have
 /// no more than a tenth of them (`redis.conf`).
 const EXPIRED: f64 = 0.10;
-
-/// Pipelines in flight and the publisher's connections: 1 MiB, and two of 38.2 KB.
-const IN_FLIGHT_BYTES: u64 = (1 << 20) + 2 * 38_200;
 
 /// Characters of a key around the namespace, as `docs/wire-format.md` draws them: `ns:id:page` with 12 of the release,
 /// `ns:id:l:user`, and `ns:s:user` for what belongs to no release.
@@ -79,7 +76,7 @@ impl<'a> Prices<'a> {
             groups.retire(&mut dataset);
         }
         let rest_bytes = dataset.rest_bytes();
-        let peak_bytes = dataset.peak_bytes() + IN_FLIGHT_BYTES;
+        let peak_bytes = dataset.peak_bytes() + PUBLISHER_BYTES;
         let components = if components { self.components(stored, &groups, rest_bytes, peak_bytes) } else { Vec::new() };
         Node { rest_bytes, peak_bytes, components }
     }
@@ -93,7 +90,7 @@ impl<'a> Prices<'a> {
         let cached = groups.cached.map_or(0.0, |(cached, more)| cached.bytes() + more.bytes());
         let others: f64 = groups.others.iter().map(Priced::bytes).sum();
         let own = releases * (once(groups.pages) + groups.precomputed.map_or(0.0, |lists| lists.bytes()));
-        self.problem.facts.overhead_bytes + IN_FLIGHT_BYTES + (own + cached + others) as u64
+        self.problem.facts.overhead_bytes + PUBLISHER_BYTES + (own + cached + others) as u64
     }
 
     fn groups(&mut self, stored: &Stored) -> Groups {
@@ -156,7 +153,7 @@ impl<'a> Prices<'a> {
         }
         let overhead = self.problem.facts.overhead_bytes as f64;
         let explained = |of: &dyn Fn(&(String, f64, f64)) -> f64| parts.iter().map(of).sum::<f64>() + overhead;
-        let in_flight = IN_FLIGHT_BYTES as f64;
+        let in_flight = PUBLISHER_BYTES as f64;
         let tables =
             (rest_bytes as f64 - explained(&|part| part.1), peak_bytes as f64 - in_flight - explained(&|part| part.2));
         parts.push(("tables of keys".to_owned(), tables.0, tables.1));
