@@ -67,9 +67,8 @@ mod tests {
         let waiting = Meter::start();
         std::thread::sleep(Duration::from_millis(60));
         assert!(waiting.stop().wall >= Duration::from_millis(60));
-        if thread_time().is_none() {
-            assert!(!cfg!(target_os = "linux"), "Linux tells the time of a thread");
-            return;
+        if !cfg!(target_os = "linux") {
+            return; // nothing else tells it
         }
         // Threads of other tests may run, or end and take their time with them: one stretch without an end is enough.
         let counted = (0..50).any(|_| {
