@@ -70,6 +70,11 @@ fn a_plan_for_a_server_is_told_in_every_form_and_leaves_the_server_as_it_was() {
     let number = |value: &Value| value.as_f64().unwrap();
     assert!(number(&predicted["rest_bytes"]) <= number(&predicted["peak_bytes"]));
     assert!(number(&predicted["peak_bytes"]) <= 0.95 * f64::from(64 << 20));
+    assert_eq!(
+        number(&predicted["node_ram_bytes"]),
+        (1.35 * f64::from(64 << 20)).ceil(),
+        "a server grows to its maxmemory"
+    );
     assert!(number(&predicted["recall"]["low"]) >= 0.9);
     assert!(!fits["rejected"].as_array().unwrap().is_empty());
     assert_eq!(json["modes"].as_array().unwrap().len(), 3);

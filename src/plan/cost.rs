@@ -409,3 +409,76 @@ fn quantile(values: &mut [f64], part: f64) -> f64 {
     let at = ((values.len() as f64 * part) as usize).min(values.len().saturating_sub(1));
     if values.is_empty() { 0.0 } else { *values.select_nth_unstable_by(at, f64::total_cmp).1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::{EmbeddedKv, KeyRange};
+
+    /// A store that loses lists and will not remove them.
+    #[derive(Clone)]
+    struct Broken(EmbeddedKv);
+
+    fn is_list(key: &[u8]) -> bool {
+        key.windows(3).any(|part| part == b":l:")
+    }
+
+    impl Kv for Broken {
+        async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
+            if keys.iter().any(|key| is_list(key)) { Ok(vec![None; keys.len()]) } else { self.0.get_many(keys).await }
+        }
+
+        async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
+            if keys.iter().any(|key| is_list(key)) {
+                return Err(KvError::TimedOut { home: "a broken store".to_owned(), limit_ms: 1 });
+            }
+            self.0.delete_many(keys).await
+        }
+
+        async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
+            self.0.get_ranges(ranges).await
+        }
+
+        async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
+            self.0.set_many(entries, ttl).await
+        }
+
+        async fn persist_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
+            self.0.persist_many(keys).await
+        }
+
+        async fn compare_and_set(
+            &self,
+            key: &[u8],
+            expected: Option<&[u8]>,
+            new: &[u8],
+            ttl: Option<Duration>,
+        ) -> Result<bool, KvError> {
+            self.0.compare_and_set(key, expected, new, ttl).await
+        }
+
+        async fn delete_if_equal(&self, key: &[u8], expected: &[u8]) -> Result<bool, KvError> {
+            self.0.delete_if_equal(key, expected).await
+        }
+
+        async fn stats(&self) -> Result<KvStats, KvError> {
+            self.0.stats().await
+        }
+    }
+
+    #[tokio::test]
+    async fn what_stopped_the_measurement_is_said_though_its_keys_could_not_be_removed_either() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users.fvecs");
+        let user =
+            |at: u8| [4_u32.to_le_bytes(), f32::from(at).to_le_bytes(), [0; 4], [0; 4], 1_f32.to_le_bytes()].concat();
+        std::fs::write(&path, (0..10).flat_map(user).collect::<Vec<u8>>()).unwrap();
+        let (users, metric) = (&Vectors::open(&path).unwrap(), Metric::Dot);
+        let (items, list_items, candidates_items) = (1000, 100, 500);
+        let spec =
+            CostSpec { users, metric, codec: Codec::Int8, dense: true, k: 10, items, list_items, candidates_items };
+        let kv = Broken(EmbeddedKv::open(folder.path().join("users.redb")).await.unwrap());
+        let error = store_costs(&kv, &spec, &mut |_| ()).await.unwrap_err();
+        assert!(matches!(error, CostError::Gone), "{error}");
+    }
+}
