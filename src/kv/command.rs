@@ -1,4 +1,4 @@
-//! What a [`Kv`](super::Kv) call is to a server: one command, or a pair, for each key, and what may come back.
+//! What a [`Kv`] call is to a server: one command, or a pair, for each key, and what may come back.
 //!
 //! A single server and a cluster send the same commands and check the same replies; they differ in who is asked.
 
