@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use support::RedisServer;
-use tonnage::catalog::{BuildSpec, TagFilter, build};
+use tonnage::catalog::{BuildSpec, build};
 use tonnage::codec::{Codec, Metric};
 use tonnage::engine::users::{Publication, UserSource, publish};
-use tonnage::engine::{Ask, Engine, Shape};
+use tonnage::engine::{Effort, Engine, Request};
 use tonnage::input::{Ids, Vectors};
 use tonnage::kv::{Kv, RedisKv};
 use tonnage::plan::cost::{CostSpec, IN_FLIGHT, SearchCost, StoreCosts, search_costs, store_costs};
@@ -39,7 +39,7 @@ struct World {
     kv: RedisKv,
     engine: Engine<RedisKv>,
     user_ids: Ids,
-    shape: Shape,
+    shape: Request,
     /// Of the index.
     items: u32,
 }
@@ -90,11 +90,11 @@ async fn main() {
     let lists = (0..user_ids.len()).filter(|user| user % 10 < WITH_LIST).map(|user| (list_key(user), list.clone()));
     kv.set_many(lists.collect(), None).await.unwrap();
     let engine = Engine::new(index, UserVectors::open(kv.clone(), NS).await.unwrap()).unwrap();
-    let shape = Shape { k: K, ef: None, tags: TagFilter::default() };
+    let shape = Request { k: K, ..Request::default() };
     let mut world = World { kv, engine, user_ids, shape, items: items.rows() as u32 };
     let mut rows = Vec::new();
     for search in &searches {
-        world.shape.ef = Some(search.ef as usize);
+        world.shape.effort = Effort::Ef(search.ef as usize);
         for mode in [Mode::Offline, Mode::RealTime, Mode::Hybrid] {
             rows.push(compare(&world, &store, search, mode, length, rounds).await);
         }
@@ -191,7 +191,7 @@ async fn request(world: &World, mode: Mode, at: usize) {
         }
         assert!(mode == Mode::Hybrid && owner % 10 >= WITH_LIST, "user {owner} has no list");
     }
-    let ask = Ask { user: world.user_ids.get(user), seen: Vec::new() };
-    let answers = world.engine.recommend(std::slice::from_ref(&ask), &world.shape).await.unwrap();
-    assert!(!answers[0].items.is_empty());
+    let request = Request { user: Some(world.user_ids.get(user).into()), ..world.shape.clone() };
+    let answer = world.engine.recommend_one(&request).await.unwrap();
+    assert!(!answer.items.is_empty());
 }

@@ -194,7 +194,7 @@ fn recommend_answers_one_user() {
     let text = works(folder.path(), &format!("{RECOMMEND} --user user-7 -k 3")).out;
     assert!(text.starts_with("for user-7\n") && text.matches("item-").count() == 3, "{text}");
     let json = works(folder.path(), &format!("{RECOMMEND} --user user-7 -k 3 --json")).json();
-    assert_eq!((&json["user"], &json["rung"], &json["short"]), (&"user-7".into(), &"vector".into(), &Value::Null));
+    assert_eq!((&json["user"], &json["rung"], &json["short"]), (&"user-7".into(), &"page".into(), &Value::Null));
     let resident = works(folder.path(), &format!("{RECOMMEND} --user user-7 -k 3 --json --resident")).json();
     assert_eq!(resident, json);
     is_number(&json, &["distances"]);

@@ -8,12 +8,12 @@ use std::path::Path;
 use support::releases::{Named, publish_as, spec};
 use support::vectors::{numbers, write_npy};
 use tempfile::TempDir;
-use tonnage::catalog::{BuildSpec, CatalogError, Index, TagFilter, build};
+use tonnage::catalog::{BuildSpec, CatalogError, Index, build};
 use tonnage::codec::{Codec, Metric};
 use tonnage::engine::users::{Publication, UserSource, publish};
-use tonnage::engine::{Answer, Ask, Engine, EngineError, MAX_K, Rung, Shape};
+use tonnage::engine::{Answer, Engine, EngineError, ItemFilter, MAX_K, OwnedId, Reason, Request, Rung, Source};
 use tonnage::graph::BuildOptions;
-use tonnage::input::{Id, Ids, Tags, Vectors};
+use tonnage::input::{Ids, Tags, Vectors};
 use tonnage::kv::Kv;
 use tonnage::store::{ReleaseSpec, UserVectors, activate};
 
@@ -139,15 +139,15 @@ impl World {
         rows
     }
 
-    fn ask<K: Kv>(&self, engine: &Engine<K>, user: usize, seen: &[u32]) -> Ask<'_> {
-        let seen = engine.seen(seen.iter().map(|&row| Id::parse(&self.item_names[row as usize])));
-        Ask { user: Id::parse(&self.user_names[user]), seen }
+    fn ask(&self, user: usize, shape: &Request, seen: &[u32]) -> Request {
+        let seen = seen.iter().map(|&row| OwnedId::parse(&self.item_names[row as usize])).collect();
+        Request { user: Some(OwnedId::parse(&self.user_names[user])), seen, ..shape.clone() }
     }
 
     /// Answers for every user, who has seen the items that `seen` says.
-    async fn answers<K: Kv>(&self, engine: &Engine<K>, shape: &Shape, seen: &[u32]) -> Vec<Answer> {
-        let asks: Vec<Ask> = (0..USERS).map(|user| self.ask(engine, user, seen)).collect();
-        engine.recommend(&asks, shape).await.unwrap()
+    async fn answers<K: Kv>(&self, engine: &Engine<K>, shape: &Request, seen: &[u32]) -> Vec<Answer> {
+        let requests: Vec<Request> = (0..USERS).map(|user| self.ask(user, shape, seen)).collect();
+        engine.recommend(&requests).await.into_iter().collect::<Result<_, _>>().unwrap()
     }
 
     /// Share of the exact answers that came, over all users.
@@ -155,7 +155,7 @@ impl World {
         let answers = self.answers(engine, &shape(10), &[]).await;
         let hits = answers.iter().enumerate().map(|(user, answer)| {
             let exact = self.best(user, 10, |_| true);
-            rows(engine, answer).iter().filter(|row| exact.contains(row)).count()
+            rows(answer).iter().filter(|row| exact.contains(row)).count()
         });
         hits.sum::<usize>() as f64 / (10 * USERS) as f64
     }
@@ -165,20 +165,21 @@ fn open(path: &Path) -> Vectors {
     Vectors::open(path).unwrap()
 }
 
-fn shape(k: usize) -> Shape {
-    Shape { k, ef: None, tags: TagFilter::default() }
+fn shape(k: usize) -> Request {
+    Request { k, ..Request::default() }
 }
 
-fn tagged(k: usize, any: &[&str], none: &[&str]) -> Shape {
-    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    Shape { k, ef: None, tags: TagFilter { any: names(any), none: names(none) } }
+fn tagged(k: usize, any: &[&str], none: &[&str]) -> Request {
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let any = if any.is_empty() { Vec::new() } else { vec![names(any)] };
+    Request { k, filter: ItemFilter { any, none: names(none), ..ItemFilter::default() }, ..Request::default() }
 }
 
 /// Rows of an answer's items in the trainer's files, by their ids; never one twice, and the best first.
-fn rows<K: Kv>(engine: &Engine<K>, answer: &Answer) -> Vec<u32> {
+fn rows(answer: &Answer) -> Vec<u32> {
     assert!(answer.items.is_sorted_by(|a, b| a.score >= b.score));
     let row = |id: String| id.strip_prefix("item-").unwrap().parse().unwrap();
-    let rows: Vec<u32> = answer.items.iter().map(|hit| row(engine.index().id(hit.node).to_string())).collect();
+    let rows: Vec<u32> = answer.items.iter().map(|item| row(item.id.to_string())).collect();
     let mut unique = rows.clone();
     unique.sort_unstable();
     unique.dedup();
@@ -192,7 +193,7 @@ async fn answers_are_those_of_an_exhaustive_computation<K: Kv + Clone>(kv: K) {
     let recall = world.recall(&engine).await;
     assert!(recall >= 0.95, "recall@10 is {recall}");
     for answer in world.answers(&engine, &shape(10), &[]).await {
-        assert_eq!((answer.items.len(), answer.rung, &answer.short), (10, Rung::Vector, &None));
+        assert_eq!((answer.items.len(), answer.vector.rung, answer.shortfall), (10, Rung::Page, None));
         assert!(answer.distances > 0);
     }
 }
@@ -204,10 +205,9 @@ async fn seen_items_never_come_back<K: Kv + Clone>(kv: K) {
         // the items that would come, and then hundreds of the best
         for many in [10, 300] {
             let seen = world.best(user, many, |_| true);
-            let asks = [world.ask(&engine, user, &seen)];
-            let answers = engine.recommend(&asks, &shape(10)).await.unwrap();
-            let got = rows(&engine, &answers[0]);
-            assert_eq!((got.len(), &answers[0].short), (10, &None), "user {user}, {many} seen");
+            let answer = engine.recommend_one(&world.ask(user, &shape(10), &seen)).await.unwrap();
+            let got = rows(&answer);
+            assert_eq!((got.len(), answer.shortfall), (10, None), "user {user}, {many} seen");
             assert!(got.iter().all(|row| !seen.contains(row)), "user {user}, {many} seen");
             let exact = world.best(user, 10, |row| !seen.contains(&row));
             assert!(got.iter().filter(|row| exact.contains(row)).count() >= 8, "user {user}, {many} seen");
@@ -221,18 +221,20 @@ async fn a_user_who_has_seen_all_but_three_gets_three_and_the_reason<K: Kv + Clo
     let left = [5, 77, 399];
     let seen: Vec<u32> = (0..ITEMS as u32).filter(|row| !left.contains(row)).collect();
     for (user, answer) in world.answers(&engine, &shape(10), &seen).await.iter().enumerate() {
-        let mut got = rows(&engine, answer);
+        let mut got = rows(answer);
         got.sort_unstable();
         assert_eq!(got, left, "user {user}");
-        let short = answer.short.as_ref().unwrap();
-        assert!(short.contains("3 of 10") && short.contains("397 are seen"), "{short}");
+        let short = answer.shortfall.unwrap();
+        assert_eq!((short.reason, short.unseen), (Reason::Seen, 3));
+        let short = short.to_string();
+        assert!(short.contains("3 of 10") && short.contains("397 of those are seen"), "{short}");
     }
 }
 
 async fn only_items_that_pass_the_tags_come<K: Kv + Clone>(kv: K) {
     let world = World::dot();
     let engine = world.engine(&kv).await;
-    let cases: [(Shape, Passes); 5] = [
+    let cases: [(Request, Passes); 5] = [
         (tagged(10, &["even"], &[]), |row| row % 2 == 0),
         (tagged(10, &[], &["even"]), |row| row % 2 == 1),
         (tagged(10, &["even", "rare"], &[]), |row| row % 2 == 0 || RARE.contains(&row)),
@@ -242,29 +244,28 @@ async fn only_items_that_pass_the_tags_come<K: Kv + Clone>(kv: K) {
     for (shape, passes) in &cases {
         let mut hits = 0;
         for (user, answer) in world.answers(&engine, shape, &[]).await.iter().enumerate() {
-            let got = rows(&engine, answer);
-            assert!(got.iter().all(|&row| passes(row)), "{:?}: {got:?}", shape.tags);
-            assert_eq!((got.len(), &answer.short), (shape.k, &None), "{:?}", shape.tags);
+            let got = rows(answer);
+            assert!(got.iter().all(|&row| passes(row)), "{:?}: {got:?}", shape.filter);
+            assert_eq!((got.len(), answer.shortfall), (shape.k, None), "{:?}", shape.filter);
             let exact = world.best(user, shape.k, passes);
             hits += got.iter().filter(|row| exact.contains(row)).count();
         }
-        assert!(hits as f64 >= 0.95 * (shape.k * USERS) as f64, "{:?}: {hits} of {}", shape.tags, shape.k * USERS);
+        assert!(hits as f64 >= 0.95 * (shape.k * USERS) as f64, "{:?}: {hits} of {}", shape.filter, shape.k * USERS);
     }
     // more wanted than have the tag, and none left of them
     let answers = world.answers(&engine, &tagged(10, &["rare"], &[]), &RARE[..1]).await;
-    assert_eq!(rows(&engine, &answers[0]), RARE[1..]);
-    let short = answers[0].short.as_ref().unwrap();
-    assert!(short.contains("1 of 10") && short.contains("2 of 400 pass the tags"), "{short}");
+    assert_eq!(rows(&answers[0]), RARE[1..]);
+    let short = answers[0].shortfall.unwrap();
+    assert_eq!((short.reason, short.items, short.passing, short.unseen), (Reason::Filter, 400, 2, 1));
     let answers = world.answers(&engine, &tagged(10, &["even"], &["even"]), &[]).await;
-    assert!(answers.iter().all(|answer| answer.items.is_empty() && answer.short.is_some()));
+    assert!(answers.iter().all(|answer| answer.items.is_empty() && answer.shortfall.is_some()));
 }
 
 async fn a_tag_that_no_item_has_is_refused_with_examples<K: Kv + Clone>(kv: K) {
     let world = World::dot();
     let engine = world.engine(&kv).await;
-    let asks = [world.ask(&engine, 0, &[])];
     for shape in [tagged(10, &["evne"], &[]), tagged(10, &["even"], &["evne"])] {
-        let error = engine.recommend(&asks, &shape).await.unwrap_err();
+        let error = engine.recommend_one(&world.ask(0, &shape, &[])).await.unwrap_err();
         assert!(matches!(error, EngineError::Catalog(CatalogError::UnknownTag { .. })), "{error}");
         let message = error.to_string();
         assert!(["\"evne\"", "3 tags", "even, odd, rare"].iter().all(|part| message.contains(part)), "{message}");
@@ -274,7 +275,8 @@ async fn a_tag_that_no_item_has_is_refused_with_examples<K: Kv + Clone>(kv: K) {
 async fn a_stranger_gets_popular_items_under_the_same_rules<K: Kv + Clone>(kv: K) {
     let world = World::dot();
     let engine = world.engine(&kv).await;
-    let stranger = |seen: &[u32]| Ask { user: Id::parse("nobody"), ..world.ask(&engine, 0, seen) };
+    let nobody = || Some(OwnedId::parse("nobody"));
+    let stranger = |shape: &Request, seen: &[u32]| Request { user: nobody(), ..world.ask(0, shape, seen) };
     let cases = [
         (shape(4), vec![], vec![399, 398, 397, 396]),
         (shape(4), vec![399, 397], vec![398, 396, 395, 394]),
@@ -283,31 +285,33 @@ async fn a_stranger_gets_popular_items_under_the_same_rules<K: Kv + Clone>(kv: K
         (tagged(3, &["rare"], &[]), vec![], vec![321, 123]),
     ];
     for (shape, seen, expected) in cases {
-        let answers = engine.recommend(&[stranger(&seen)], &shape).await.unwrap();
-        assert_eq!(rows(&engine, &answers[0]), expected);
-        assert_eq!((answers[0].rung, answers[0].distances), (Rung::Popularity, 0));
-        assert_eq!(answers[0].short.is_some(), expected.len() < shape.k);
+        let answer = engine.recommend_one(&stranger(&shape, &seen)).await.unwrap();
+        assert_eq!(rows(&answer), expected);
+        assert!(answer.items.iter().all(|item| item.source == Source::Popular));
+        assert_eq!((answer.vector.rung, answer.distances), (Rung::Popularity, 0));
+        assert_eq!(answer.shortfall.is_some(), expected.len() < shape.k);
     }
     // beside a user who is known
-    let answers = engine.recommend(&[world.ask(&engine, 1, &[]), stranger(&[])], &shape(5)).await.unwrap();
-    assert_eq!(answers.iter().map(|answer| answer.rung).collect::<Vec<_>>(), [Rung::Vector, Rung::Popularity]);
+    let answers = engine.recommend(&[world.ask(1, &shape(5), &[]), stranger(&shape(5), &[])]).await;
+    let rungs: Vec<Rung> = answers.into_iter().map(|answer| answer.unwrap().vector.rung).collect();
+    assert_eq!(rungs, [Rung::Page, Rung::Popularity]);
 }
 
 async fn a_stranger_to_an_index_without_popularity_gets_nothing_and_the_reason<K: Kv + Clone>(kv: K) {
     let world = World::dot();
     world.build("plain.tng", Codec::Int8, 1, false);
     let engine = world.engine_of(&kv, "plain.tng", Codec::Int8).await;
-    let ask = Ask { user: Id::U64(7), seen: Vec::new() };
-    let answers = engine.recommend(&[ask], &shape(10)).await.unwrap();
-    assert!(answers[0].items.is_empty());
-    assert!(answers[0].short.as_ref().unwrap().contains("--popularity"));
+    let answer = engine.recommend_one(&Request { user: Some(OwnedId::U64(7)), ..shape(10) }).await.unwrap();
+    assert!(answer.items.is_empty());
+    assert_eq!(answer.shortfall.unwrap().reason, Reason::NoPopularity);
+    assert!(answer.shortfall.unwrap().to_string().contains("--popularity"));
 }
 
 async fn k_out_of_range_is_refused<K: Kv + Clone>(kv: K) {
     let world = World::dot();
     let engine = world.engine(&kv).await;
     for k in [0, MAX_K + 1, usize::MAX] {
-        let error = engine.recommend(&[world.ask(&engine, 0, &[])], &shape(k)).await.unwrap_err();
+        let error = engine.recommend_one(&world.ask(0, &shape(k), &[])).await.unwrap_err();
         assert!(matches!(error, EngineError::K { got } if got == k));
         assert!(error.to_string().contains("1 to 10000"), "{error}");
     }
@@ -317,12 +321,13 @@ async fn more_than_there_is_gives_all_and_the_reason<K: Kv + Clone>(kv: K) {
     let world = World::dot();
     let engine = world.engine(&kv).await;
     for k in [ITEMS + 1, MAX_K] {
-        let answers = engine.recommend(&[world.ask(&engine, 3, &[])], &shape(k)).await.unwrap();
-        assert_eq!(rows(&engine, &answers[0]).len(), ITEMS);
-        assert!(answers[0].short.as_ref().unwrap().contains(&format!("{ITEMS} of {k}")));
+        let answer = engine.recommend_one(&world.ask(3, &shape(k), &[])).await.unwrap();
+        assert_eq!(rows(&answer).len(), ITEMS);
+        assert_eq!(answer.shortfall.unwrap().reason, Reason::Catalogue);
+        assert!(answer.shortfall.unwrap().to_string().contains(&format!("{ITEMS} of {k}")));
     }
-    let answers = engine.recommend(&[world.ask(&engine, 3, &[])], &shape(ITEMS)).await.unwrap();
-    assert_eq!((answers[0].items.len(), &answers[0].short), (ITEMS, &None));
+    let answer = engine.recommend_one(&world.ask(3, &shape(ITEMS), &[])).await.unwrap();
+    assert_eq!((answer.items.len(), answer.shortfall), (ITEMS, None));
 }
 
 async fn users_of_another_index_are_refused<K: Kv + Clone>(kv: K) {
@@ -361,16 +366,22 @@ async fn a_batch_answers_as_one_by_one<K: Kv + Clone>(kv: K) {
     let world = World::dot();
     let engine = world.engine(&kv).await;
     let seen = |user: usize| world.best(user, user * 3, |_| true);
-    let mut asks: Vec<Ask> = (0..USERS).map(|user| world.ask(&engine, user, &seen(user))).collect();
-    asks.insert(50, Ask { user: Id::parse("nobody"), seen: Vec::new() });
-    asks.push(asks[7].clone()); // the same user twice
     let shape = tagged(7, &["even"], &["rare"]);
-    let batch = engine.recommend(&asks, &shape).await.unwrap();
-    assert_eq!(batch.len(), asks.len());
-    for (ask, answer) in asks.iter().zip(&batch) {
-        assert_eq!(&engine.recommend(std::slice::from_ref(ask), &shape).await.unwrap()[0], answer);
+    let mut requests: Vec<Request> = (0..USERS).map(|user| world.ask(user, &shape, &seen(user))).collect();
+    requests.insert(50, Request { user: Some(OwnedId::parse("nobody")), ..shape.clone() });
+    requests.push(requests[7].clone()); // the same user twice
+    requests.push(Request { user: None, ..shape.clone() });
+    requests.push(Request { k: 0, ..shape });
+    let batch = engine.recommend(&requests).await;
+    assert_eq!(batch.len(), requests.len());
+    for (request, answer) in requests.iter().zip(&batch) {
+        let alone = engine.recommend_one(request).await;
+        match (answer, alone) {
+            (Ok(answer), Ok(alone)) => assert_eq!(Answer { timings: answer.timings, ..alone }, *answer),
+            (answer, alone) => assert!(answer.is_err() && alone.is_err() && request.k == 0),
+        }
     }
-    assert!(engine.recommend(&[], &shape).await.unwrap().is_empty());
+    assert!(engine.recommend(&[]).await.is_empty());
 }
 
 async fn every_user_codec_is_served<K: Kv + Clone>(kv: K) {
@@ -391,7 +402,7 @@ async fn scores_are_the_metrics_own<K: Kv + Clone>(kv: K) {
             let engine = world.engine_of(&kv, &name, Codec::F32).await;
             assert!(world.recall(&engine).await >= 0.95, "{metric}, {codec}");
             for (user, answer) in world.answers(&engine, &shape(10), &[]).await.iter().enumerate() {
-                for (hit, row) in answer.items.iter().zip(rows(&engine, answer)) {
+                for (hit, row) in answer.items.iter().zip(rows(answer)) {
                     let exact = world.score(user, row as usize);
                     // f32 sums; the finer codes of int8 are halves, with 11 bits
                     let close = (1.0 + exact.abs()) * if codec == Codec::F32 { 1e-6 } else { 5e-4 };
@@ -411,8 +422,8 @@ async fn users_without_ids_are_their_row_numbers<K: Kv + Clone>(kv: K) {
     publish(&kv, NS, &Publication::new("rows"), &source, &mut |_| ()).await.unwrap();
     activate(&kv, NS, "rows").await.unwrap();
     let engine = Engine::new(index, UserVectors::open(kv, NS).await.unwrap()).unwrap();
-    let asks = [42, USERS as u64].map(|user| Ask { user: Id::U64(user), seen: Vec::new() });
-    let answers = engine.recommend(&asks, &shape(1)).await.unwrap();
-    assert_eq!(rows(&engine, &answers[0]), world.best(42, 1, |_| true));
-    assert_eq!(answers[1].rung, Rung::Popularity);
+    let request = |user: u64| Request { user: Some(OwnedId::U64(user)), ..shape(1) };
+    let answer = engine.recommend_one(&request(42)).await.unwrap();
+    assert_eq!(rows(&answer), world.best(42, 1, |_| true));
+    assert_eq!(engine.recommend_one(&request(USERS as u64)).await.unwrap().vector.rung, Rung::Popularity);
 }

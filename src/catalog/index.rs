@@ -305,6 +305,23 @@ impl Index {
         Ok(())
     }
 
+    /// A vector in the form that items are compared with.
+    pub fn compared(&self, vector: QueryVector) -> Result<Vec<f32>, CatalogError> {
+        let mut floats = vec![0.0; self.dim()];
+        match vector {
+            QueryVector::Floats(given) if given.len() == self.dim() => {
+                floats.copy_from_slice(given);
+                Codec::F32.check(&floats)?;
+                self.meta.metric.prepare(&mut floats);
+            }
+            QueryVector::Floats(given) => {
+                return Err(CatalogError::Dimensions { expected: self.dim(), got: given.len() });
+            }
+            QueryVector::Record(codec, bytes) => crate::codec::record::decode(codec, bytes, &mut floats)?,
+        }
+        Ok(floats)
+    }
+
     fn ids(&self) -> Option<MappedIds<'_>> {
         MappedIds::of(&self.file, self.meta.text_ids).ok()
     }

@@ -18,6 +18,7 @@ mod tags;
 mod truth;
 mod tune;
 mod v1;
+mod vectors;
 
 pub use build::{BuildReport, BuildSpec, Stage, build};
 pub use choose::{Candidate, choose};

@@ -11,7 +11,7 @@ use crate::catalog::{self, BuildSpec, Index, SectionBytes, recall, top_by_codec}
 use crate::codec::{Codec, Layout, Metric};
 use crate::engine::evaluate::{Case, exact_answers, hit_rate};
 use crate::engine::users::{Publication, UserSource, publish};
-use crate::engine::{Ask, Engine, Shape};
+use crate::engine::{Engine, Request};
 use crate::input::{Id, Ids, InputError, Vectors, read_interactions, read_popularity, read_tags};
 use crate::kv::{AnyKv, Kv};
 use crate::store::{Manifest, UserVectors, activate};
@@ -210,10 +210,10 @@ async fn hit_rates<S: Kv>(engine: &Engine<S>, data: &Data) -> anyhow::Result<Hit
     let exact = exact_answers(&data.items, &data.users, Metric::Dot, &data.cases, K)?;
     let mut hits = 0;
     for cases in data.cases.chunks(1024) {
-        let asks: Vec<Ask> = cases.iter().map(|case| ask(engine, data, case)).collect();
-        for (case, answer) in cases.iter().zip(engine.recommend(&asks, &shape()).await?) {
-            let wanted = engine.index().find(data.item_ids.get(case.item as usize));
-            hits += usize::from(answer.items.iter().any(|hit| Some(hit.node) == wanted));
+        let requests: Vec<Request> = cases.iter().map(|case| request(data, case)).collect();
+        for (case, answer) in cases.iter().zip(engine.recommend(&requests).await) {
+            let wanted = data.item_ids.get(case.item as usize);
+            hits += usize::from(answer?.items.iter().any(|item| item.id.as_id() == wanted));
         }
     }
     Ok(HitRates { exact: hit_rate(&data.cases, &exact), served: hits as f64 / data.cases.len().max(1) as f64 })
@@ -223,12 +223,11 @@ async fn hit_rates<S: Kv>(engine: &Engine<S>, data: &Data) -> anyhow::Result<Hit
 async fn latencies<S: Kv>(engine: &Engine<S>, data: &Data) -> anyhow::Result<(f64, f64)> {
     let mut times = Vec::with_capacity(TIMED);
     for case in data.cases.iter().take(TIMED) {
-        let ask = ask(engine, data, case);
+        let request = request(data, case);
         let started = Instant::now();
-        let answers = engine.recommend(std::slice::from_ref(&ask), &shape()).await?;
-        let ids: Vec<Id> = answers[0].items.iter().map(|hit| engine.index().id(hit.node)).collect();
+        let answer = engine.recommend_one(&request).await?;
         times.push(started.elapsed().as_secs_f64() * 1e6);
-        std::hint::black_box(ids);
+        std::hint::black_box(answer);
     }
     times.sort_unstable_by(f64::total_cmp);
     let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or(f64::NAN);
@@ -241,24 +240,19 @@ async fn recommendations<S: Kv>(engine: &Engine<S>, data: &Data) -> anyhow::Resu
     for name in SHOWN {
         let Some(row) = users.find(Id::parse(name)) else { continue };
         let seen = data.cases.iter().find(|case| case.user == row).map_or(&[][..], |case| &case.seen);
-        let ask = Ask { user: Id::parse(name), seen: nodes(engine, data, seen) };
-        let answers = engine.recommend(std::slice::from_ref(&ask), &shape()).await?;
-        let ids = answers[0].items.iter().map(|hit| engine.index().id(hit.node).to_string());
-        shown.insert(name.to_owned(), ids.collect());
+        let answer = engine.recommend_one(&request_of(data, Id::parse(name), seen)).await?;
+        shown.insert(name.to_owned(), answer.items.iter().map(|item| item.id.to_string()).collect());
     }
     Ok(shown)
 }
 
-fn shape() -> Shape {
-    Shape { k: K, ef: None, tags: catalog::TagFilter::default() }
+fn request(data: &Data, case: &Case) -> Request {
+    request_of(data, data.user_ids.get(case.user as usize), &case.seen)
 }
 
-fn ask<'a, S: Kv>(engine: &Engine<S>, data: &'a Data, case: &Case) -> Ask<'a> {
-    Ask { user: data.user_ids.get(case.user as usize), seen: nodes(engine, data, &case.seen) }
-}
-
-fn nodes<S: Kv>(engine: &Engine<S>, data: &Data, rows: &[u32]) -> Vec<u32> {
-    engine.seen(rows.iter().map(|&row| data.item_ids.get(row as usize)))
+fn request_of(data: &Data, user: Id, seen: &[u32]) -> Request {
+    let seen = seen.iter().map(|&row| data.item_ids.get(row as usize).into()).collect();
+    Request { user: Some(user.into()), k: K, seen, ..Request::default() }
 }
 
 fn text(report: &Report) -> String {

@@ -123,7 +123,7 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return match engine {
             EngineError::Catalog(error) => Some(code_of_catalog(error)),
             EngineError::Store(error) => Some(code_of_store(error)),
-            EngineError::K { .. } => Some(2),
+            EngineError::K { .. } | EngineError::Request { .. } => Some(2),
             _ => None,
         };
     }

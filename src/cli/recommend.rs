@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::out::{self, Output};
-use crate::catalog::{Index, TagFilter};
-use crate::engine::{Answer, Ask, Engine, Rung, Shape};
+use crate::catalog::Index;
+use crate::engine::{Answer, Effort, Engine, ItemFilter, OwnedId, Request, Rung};
 use crate::file::available_bytes;
 use crate::input::{Id, Ids, InputError, read_interactions};
 use crate::kv::{AnyKv, Kv};
@@ -65,6 +65,8 @@ struct Line {
     items: Vec<Item>,
     #[serde(skip_serializing_if = "Option::is_none")]
     short: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    degraded: Vec<&'static str>,
     distances: usize,
 }
 
@@ -80,7 +82,13 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
         let (takes, free) = (out::bytes(index.bytes()), out::bytes(free));
         out::warn(&format!("the index takes {takes} of memory and {free} are free: searches will wait for the disk"));
     }
-    let shape = Shape { k: args.k, ef: args.ef, tags: TagFilter { any: args.tag.clone(), none: args.not_tag.clone() } };
+    let any = if args.tag.is_empty() { Vec::new() } else { vec![args.tag.clone()] };
+    let shape = Request {
+        k: args.k,
+        effort: args.ef.map_or(Effort::Default, Effort::Ef),
+        filter: ItemFilter { any, none: args.not_tag.clone(), ..ItemFilter::default() },
+        ..Request::default()
+    };
     super::runtime()?.block_on(async {
         let kv = AnyKv::open_existing(&args.store).await?;
         let engine = Engine::new(index, UserVectors::open(kv, &args.namespace).await?)?;
@@ -96,36 +104,39 @@ async fn one<K: Kv>(
     engine: &Engine<K>,
     user: &str,
     seen: Option<&Path>,
-    shape: &Shape,
+    shape: &Request,
     out: Output,
 ) -> anyhow::Result<()> {
     let user = Id::parse(user);
-    let seen = seen.map(|path| read_seen(engine, path, |id| id == user)).transpose()?.unwrap_or_default();
-    let ask = Ask { user, seen: seen.into_values().next().unwrap_or_default() };
-    let answers = engine.recommend(std::slice::from_ref(&ask), shape).await?;
-    let line = line_of(engine, &ask, &answers[0]);
+    let seen = seen.map(|path| read_seen(path, |id| id == user)).transpose()?.unwrap_or_default();
+    let seen = seen.into_values().next().unwrap_or_default();
+    let request = Request { user: Some(user.into()), seen, ..shape.clone() };
+    let mut answers = engine.recommend(std::slice::from_ref(&request)).await;
+    let Some(answer) = answers.pop() else { return Ok(()) }; // one request, one answer
+    let line = line_of(&request, &answer?);
     out.show(&line, || {
         let rows = line.items.iter().map(|item| vec![item.id.clone(), format!("{:.4}", item.score)]);
         let from = if line.rung == Rung::Popularity { "; the user is not known, these are popular" } else { "" };
         let short = line.short.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
-        format!("for {}{from}{short}\n{}", line.user, out::table(&["item", "score"], rows))
+        let degraded = if line.degraded.is_empty() { String::new() } else { format!("; {}", line.degraded.join("; ")) };
+        format!("for {}{from}{short}{degraded}\n{}", line.user, out::table(&["item", "score"], rows))
     })
 }
 
-async fn many<K: Kv>(engine: &Engine<K>, users: &Ids, seen: Option<&Path>, shape: &Shape) -> anyhow::Result<()> {
+async fn many<K: Kv>(engine: &Engine<K>, users: &Ids, seen: Option<&Path>, shape: &Request) -> anyhow::Result<()> {
     let index = users.index();
-    let mut seen =
-        seen.map(|path| read_seen(engine, path, |id| index.find(id).is_some())).transpose()?.unwrap_or_default();
+    let mut seen = seen.map(|path| read_seen(path, |id| index.find(id).is_some())).transpose()?.unwrap_or_default();
     let bar = out::progress("answering", users.len() as u64);
     let rows: Vec<usize> = (0..users.len()).collect();
     for rows in rows.chunks(BATCH) {
         let mut ask = |&row: &usize| {
-            let user = users.get(row);
-            Ask { user, seen: seen.remove(&user.to_string()).unwrap_or_default() }
+            let user = users.get(row).into();
+            let seen = seen.remove(&user).unwrap_or_default();
+            Request { user: Some(user), seen, ..shape.clone() }
         };
-        let asks: Vec<Ask> = rows.iter().map(&mut ask).collect();
-        for (ask, answer) in asks.iter().zip(engine.recommend(&asks, shape).await?) {
-            out::line(&serde_json::to_string(&line_of(engine, ask, &answer))?)?;
+        let requests: Vec<Request> = rows.iter().map(&mut ask).collect();
+        for (request, answer) in requests.iter().zip(engine.recommend(&requests).await) {
+            out::line(&serde_json::to_string(&line_of(request, &answer?))?)?;
         }
         bar.inc(rows.len() as u64);
     }
@@ -133,35 +144,26 @@ async fn many<K: Kv>(engine: &Engine<K>, users: &Ids, seen: Option<&Path>, shape
     Ok(())
 }
 
-fn line_of<K: Kv>(engine: &Engine<K>, ask: &Ask, answer: &Answer) -> Line {
-    let item = |hit: &crate::catalog::Hit| Item { id: engine.index().id(hit.node).to_string(), score: hit.score };
+fn line_of(request: &Request, answer: &Answer) -> Line {
+    let item = |item: &crate::engine::Item| Item { id: item.id.to_string(), score: item.score };
     Line {
-        user: ask.user.to_string(),
-        rung: answer.rung,
+        user: request.user.as_ref().map(ToString::to_string).unwrap_or_default(),
+        rung: answer.vector.rung,
         items: answer.items.iter().map(item).collect(),
-        short: answer.short.clone(),
+        short: answer.shortfall.map(|short| short.to_string()),
+        degraded: answer.degraded.iter().map(|what| what.name()).collect(),
         distances: answer.distances,
     }
 }
 
-/// The nodes that each wanted user has seen, ascending.
-fn read_seen<K: Kv>(
-    engine: &Engine<K>,
-    path: &Path,
-    wanted: impl Fn(Id) -> bool,
-) -> Result<HashMap<String, Vec<u32>>, InputError> {
-    let mut seen: HashMap<String, Vec<u32>> = HashMap::new();
+/// The items that each wanted user has seen.
+fn read_seen(path: &Path, wanted: impl Fn(Id) -> bool) -> Result<HashMap<OwnedId, Vec<OwnedId>>, InputError> {
+    let mut seen: HashMap<OwnedId, Vec<OwnedId>> = HashMap::new();
     read_interactions(path, |user, item| {
-        if wanted(user)
-            && let Some(node) = engine.index().find(item)
-        {
-            seen.entry(user.to_string()).or_default().push(node);
+        if wanted(user) {
+            seen.entry(user.into()).or_default().push(item.into());
         }
         Ok::<(), InputError>(())
     })?;
-    for nodes in seen.values_mut() {
-        nodes.sort_unstable();
-        nodes.dedup();
-    }
     Ok(seen)
 }

@@ -163,6 +163,27 @@ impl<'a> Matrix<'a> {
         self.scales.get(at).copied().unwrap_or(1.0)
     }
 
+    /// The vector that a row holds. Panics when there is no such row, or `out` is not the layout's dimensions long.
+    pub fn decode(&self, row: u32, out: &mut [f32]) {
+        assert_eq!(out.len(), self.layout.dim);
+        let (bytes, scale) = (self.row(row), self.scale(row));
+        match self.layout.codec {
+            Codec::F32 => out.copy_from_slice(&bytemuck::cast_slice(bytes)[..self.layout.dim]),
+            Codec::F16 => {
+                let halves: &[f16] = bytemuck::cast_slice(bytes);
+                out.iter_mut().zip(halves).for_each(|(out, half)| *out = half.to_f32());
+            }
+            Codec::Int8 | Codec::Int4 => {
+                out.iter_mut().enumerate().for_each(|(at, out)| *out = scale * f32::from(self.code(bytes, at)));
+            }
+        }
+    }
+
+    /// One code of a row of an integer codec.
+    pub(super) fn code(&self, row: &[u8], at: usize) -> i8 {
+        if self.layout.codec == Codec::Int4 { get_int4(row, at, self.layout.padded_dim()) } else { row[at] as i8 }
+    }
+
     /// Asks for all that scoring rows reads, without waiting for it.
     #[inline(always)]
     pub fn prefetch(&self, rows: &[u32]) {

@@ -21,6 +21,17 @@ pub(super) fn code_of(x: f32, code: i8) -> i8 {
     round((x - f32::from(code)) * STEPS, 127.0)
 }
 
+/// The vector that a row and its residual hold together.
+///
+/// Panics when there is no such row, or `out` is not the layout's dimensions long.
+pub fn decode(codes: &Matrix, residuals: &Matrix, row: u32, out: &mut [f32]) {
+    assert_eq!((out.len(), out.len()), (codes.layout().dim, residuals.layout().dim));
+    let (bytes, rests, scale) = (codes.row(row), residuals.row(row), codes.scale(row));
+    for (at, out) in out.iter_mut().enumerate() {
+        *out = scale * (f32::from(codes.code(bytes, at)) + f32::from(rests[at] as i8) / STEPS);
+    }
+}
+
 /// Makes the scores that `codes` gave to its rows `ids` those of the codes and their residuals. `spare` is a buffer.
 ///
 /// Panics when an id is outside, or `scores` is shorter than `ids`.

@@ -37,6 +37,22 @@ pub enum EngineError {
         /// The users'.
         got: usize,
     },
+    /// A part of a request that cannot be meant.
+    #[error("{what}: expected {expected}, got {got}")]
+    Request {
+        /// Which.
+        what: &'static str,
+        /// What would do.
+        expected: String,
+        /// What was asked for.
+        got: String,
+    },
+    /// An item that is asked about and not there.
+    #[error("there is no item {id}; ask about one of the index")]
+    UnknownItem {
+        /// As asked for.
+        id: String,
+    },
     /// Too few or too many items asked for.
     #[error("k is {got}: expected 1 to {MAX_K}")]
     K {

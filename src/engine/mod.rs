@@ -4,23 +4,29 @@
 //! `user id → vector from the store → search → items`: items the user has seen never come back, tags filter inside the
 //! search, and when the user is not known the popular items answer. Either `k` items come, or the answer says why not.
 
+mod answer;
 mod error;
 pub mod evaluate;
+mod request;
 pub mod users;
 
+pub use answer::{Answer, Degraded, Explain, Item, Origin, Reason, Rung, Shortfall, Timings, Weighed};
 pub use error::EngineError;
+pub use request::{
+    Blend, Diversity, Effort, Event, ItemFilter, MAX_EVENTS, MAX_K, MAX_LIST, MaxPer, Mix, Mmr, OwnedId, Pin, Quota,
+    Request, ScoreRequest, SimilarRequest, Source,
+};
+
+use std::time::Instant;
 
 use rayon::prelude::*;
 
-use crate::catalog::{Hit, Index, QueryVector, TagFilter};
+use crate::catalog::{Index, QueryVector, TagFilter};
 use crate::codec::Codec;
 use crate::graph::{Filter, SearchOptions};
 use crate::input::Id;
 use crate::kv::Kv;
 use crate::store::{StoreError, UserVectors};
-
-/// More items than this are refused: nobody reads them, and each costs.
-pub const MAX_K: usize = 10_000;
 
 /// An index and the users of its release.
 #[derive(Debug)]
@@ -29,47 +35,21 @@ pub struct Engine<K> {
     users: UserVectors<K>,
 }
 
-/// One user's part of a request.
-#[derive(Clone, Debug)]
-pub struct Ask<'a> {
-    /// Who asks.
-    pub user: Id<'a>,
-    /// Nodes that must not come back, ascending ([`Engine::seen`]).
-    pub seen: Vec<u32>,
+/// Which nodes may be answered to one request.
+struct Eligible {
+    bits: Option<(Vec<u64>, usize)>,
+    /// Ascending.
+    barred: Vec<u32>,
 }
 
-/// What is asked for, the same for all users of a request.
-#[derive(Clone, Debug)]
-pub struct Shape {
-    /// Items wanted, 1 to [`MAX_K`].
-    pub k: usize,
-    /// The effort ([`SearchOptions::ef`]); the index's own default when `None`.
-    pub ef: Option<usize>,
-    /// Which items may be answered.
-    pub tags: TagFilter,
-}
+impl Eligible {
+    fn filter(&self) -> Filter<'_> {
+        Filter { bits: self.bits.as_ref().map(|(bits, passing)| (&bits[..], *passing)), exclude: &self.barred }
+    }
 
-/// Where an answer came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Rung {
-    /// The user's vector.
-    Vector,
-    /// The user is not known: the popular items.
-    Popularity,
-}
-
-/// The items for one user.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// Best first. The score of a popular item is 0: it was not compared with anything.
-    pub items: Vec<Hit>,
-    /// Where they came from.
-    pub rung: Rung,
-    /// Why there are fewer than asked for, when there are.
-    pub short: Option<String>,
-    /// Rows scored.
-    pub distances: usize,
+    fn passes(&self, node: u32) -> bool {
+        self.bits.as_ref().is_none_or(|(bits, _)| bits[node as usize / 64] >> (node % 64) & 1 == 1)
+    }
 }
 
 impl<K: Kv> Engine<K> {
@@ -95,85 +75,201 @@ impl<K: Kv> Engine<K> {
         &self.index
     }
 
-    /// Nodes of item ids, as [`Ask::seen`] wants them. Ids that the index does not have are left out: they cannot come
-    /// back anyway.
-    pub fn seen<'a>(&self, items: impl IntoIterator<Item = Id<'a>>) -> Vec<u32> {
-        let mut nodes: Vec<u32> = items.into_iter().filter_map(|id| self.index.find(id)).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        nodes
-    }
-
-    /// Answers for one or many users, in order, with one round trip to the store.
-    pub async fn recommend(&self, asks: &[Ask<'_>], shape: &Shape) -> Result<Vec<Answer>, EngineError> {
-        if !(1..=MAX_K).contains(&shape.k) {
-            return Err(EngineError::K { got: shape.k });
-        }
-        let bits = if shape.tags.is_empty() { None } else { Some(self.index.bits(&shape.tags)?) };
-        let bits = bits.as_ref().map(|(bits, passing)| (&bits[..], *passing));
-        let ids: Vec<Id> = asks.iter().map(|ask| ask.user).collect();
-        let records = match self.users.get(&ids).await {
+    /// Answers requests, in order, with one round trip to the store. A request that cannot be meant is an error of its
+    /// own; a store that fails is none: the answer comes from lower down the ladder and says so.
+    pub async fn recommend(&self, requests: &[Request]) -> Vec<Result<Answer, EngineError>> {
+        let started = Instant::now();
+        let asking: Vec<Id> = requests.iter().filter_map(|request| request.user.as_ref()).map(OwnedId::as_id).collect();
+        let (records, trouble) = match self.users.get(&asking).await {
+            Ok(records) => (records, None),
             // removed to make room for its successor: until that is there, nobody is known
-            Err(StoreError::Retired { .. }) => vec![None; ids.len()],
-            records => records?,
+            Err(StoreError::Retired { .. }) => (Vec::new(), Some(Degraded::ReleaseRetired)),
+            Err(StoreError::Kv(_)) => (Vec::new(), Some(Degraded::StoreFailed)),
+            Err(_) => (Vec::new(), Some(Degraded::PageUnusable)),
         };
-        let codec = self.users.manifest().codec;
-        let answer = |(ask, record): (&Ask, &Option<Vec<u8>>)| match record {
-            Some(record) => self.by_vector(codec, record, ask, shape, bits),
-            None => Ok(self.by_popularity(ask, shape, bits)),
+        let resolve_ns = started.elapsed().as_nanos() as u64;
+        let mut records = records.into_iter();
+        let known = |request: &Request| request.user.as_ref().and_then(|_| records.next().flatten());
+        let records: Vec<Option<Vec<u8>>> = requests.iter().map(known).collect();
+        let answer = |(request, record): (&Request, &Option<Vec<u8>>)| {
+            let mut answer = self.answer(request, record.as_deref())?;
+            answer.timings.resolve_ns = resolve_ns;
+            answer.degraded.extend(trouble);
+            Ok(answer)
         };
-        match asks {
-            [ask] => Ok(vec![answer((ask, &records[0]))?]),
-            _ => asks.par_iter().zip(&records).map(answer).collect(),
+        match requests {
+            [request] => vec![answer((request, &records[0]))],
+            _ => requests.par_iter().zip(&records).map(answer).collect(),
         }
     }
 
-    fn by_vector(
-        &self,
-        codec: Codec,
-        record: &[u8],
-        ask: &Ask,
-        shape: &Shape,
-        bits: Option<(&[u64], usize)>,
-    ) -> Result<Answer, EngineError> {
-        let ef = shape.ef.unwrap_or_else(|| self.index.profile().default_ef());
-        let options = SearchOptions { k: shape.k, ef };
-        let filter = Filter { bits, exclude: &ask.seen };
-        let (items, stats) = self.index.search(QueryVector::Record(codec, record), options, filter)?;
-        let short = self.explain(&items, ask, shape, bits, "items");
-        Ok(Answer { items, rung: Rung::Vector, short, distances: stats.distances })
+    /// Answers one request.
+    pub async fn recommend_one(&self, request: &Request) -> Result<Answer, EngineError> {
+        let mut answers = self.recommend(std::slice::from_ref(request)).await;
+        answers.pop().unwrap_or(Err(EngineError::K { got: 0 }))
     }
 
-    fn by_popularity(&self, ask: &Ask, shape: &Shape, bits: Option<(&[u64], usize)>) -> Answer {
-        let passes = |node: u32| bits.is_none_or(|(bits, _)| bits[node as usize / 64] >> (node % 64) & 1 == 1);
-        let allowed = |node: &u32| passes(*node) && ask.seen.binary_search(node).is_err();
-        let nodes = self.index.popular().iter().copied().filter(allowed).take(shape.k);
-        let items: Vec<Hit> = nodes.map(|node| Hit { node, score: 0.0 }).collect();
-        let what = if self.index.popular().is_empty() {
-            "popular items (the index was built without --popularity)"
-        } else {
-            "popular items"
+    /// Items like one item.
+    pub fn similar(&self, request: &SimilarRequest) -> Result<Answer, EngineError> {
+        request.check()?;
+        let own = self.index.find(request.item.as_id());
+        let own = own.ok_or_else(|| EngineError::UnknownItem { id: request.item.to_string() })?;
+        let mut vector = vec![0.0; self.index.dim()];
+        self.index.vector(own, &mut vector);
+        let whole = Request {
+            k: request.k,
+            effort: request.effort,
+            filter: request.filter.clone(),
+            diversity: request.diversity.clone(),
+            seen: vec![request.item.clone()],
+            ..Request::default()
         };
-        let short = self.explain(&items, ask, shape, bits, what);
-        Answer { items, rung: Rung::Popularity, short, distances: 0 }
+        let mut answer = self.search(&whole, QueryVector::Floats(&vector))?;
+        answer.vector.rung = Rung::Item;
+        Ok(answer)
     }
 
-    /// Why there are fewer items than asked for.
-    fn explain(
-        &self,
-        items: &[Hit],
-        ask: &Ask,
-        shape: &Shape,
-        bits: Option<(&[u64], usize)>,
-        what: &str,
-    ) -> Option<String> {
-        let passing = bits.map_or(self.index.len(), |(_, passing)| passing);
-        (items.len() < shape.k).then(|| {
-            let (got, k, seen) = (items.len(), shape.k, ask.seen.len());
-            format!(
-                "{got} of {k}: no more {what} pass; {passing} of {} pass the tags, {seen} are seen",
-                self.index.len()
-            )
-        })
+    /// Given items, ranked for a user. Without a vector they come in the order given, scored 0.
+    pub async fn score(&self, request: &ScoreRequest) -> Result<Answer, EngineError> {
+        request.check()?;
+        let asking: Vec<Id> = request.user.iter().map(OwnedId::as_id).collect();
+        let record = self.users.get(&asking).await.unwrap_or_default().pop().flatten();
+        let mut nodes: Vec<u32> = request.items.iter().filter_map(|id| self.index.find(id.as_id())).collect();
+        let mut met = std::collections::HashSet::new();
+        nodes.retain(|node| met.insert(*node));
+        let scores = match &record {
+            Some(record) => self.index.scores(QueryVector::Record(self.users.manifest().codec, record), &nodes)?,
+            None => vec![0.0; nodes.len()],
+        };
+        let mut items: Vec<Item> = nodes.iter().zip(scores).map(|(&node, score)| self.item(node, score)).collect();
+        items.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let rung = if record.is_some() { Rung::Page } else { Rung::Popularity };
+        Ok(self.answer_of(items, rung, request.items.len()))
     }
+
+    fn answer(&self, request: &Request, record: Option<&[u8]>) -> Result<Answer, EngineError> {
+        request.check()?;
+        let codec: Codec = self.users.manifest().codec;
+        match record {
+            Some(record) => self.search(request, QueryVector::Record(codec, record)),
+            None => self.by_popularity(request),
+        }
+    }
+
+    fn search(&self, request: &Request, vector: QueryVector) -> Result<Answer, EngineError> {
+        let profile = self.index.profile();
+        let ef = match request.effort {
+            Effort::Ef(ef) => ef,
+            Effort::Recall(recall) => profile.ef_for(recall).map_or_else(|| profile.default_ef(), |ef| ef as usize),
+            Effort::Default | Effort::Deadline(_) => profile.default_ef(),
+        };
+        let eligible = self.eligible(request)?;
+        let options = SearchOptions { k: request.k, ef };
+        let (hits, stats) = self.index.search(vector, options, eligible.filter())?;
+        let items = hits.into_iter().map(|hit| self.item(hit.node, hit.score)).collect();
+        let mut answer = self.answer_of(items, Rung::Page, request.k);
+        (answer.ef, answer.distances) = (ef, stats.distances);
+        answer.shortfall = self.shortfall(request, &eligible, answer.items.len(), None);
+        Ok(answer)
+    }
+
+    fn by_popularity(&self, request: &Request) -> Result<Answer, EngineError> {
+        let eligible = self.eligible(request)?;
+        let allowed = |node: &u32| eligible.passes(*node) && eligible.barred.binary_search(node).is_err();
+        let nodes = self.index.popular().iter().copied().filter(allowed).take(request.k);
+        let items = nodes.map(|node| Item { source: Source::Popular, ..self.item(node, 0.0) }).collect();
+        let mut answer = self.answer_of(items, Rung::Popularity, request.k);
+        let none = self.index.popular().is_empty();
+        let reason = if none { Reason::NoPopularity } else { Reason::Popularity };
+        answer.shortfall = self.shortfall(request, &eligible, answer.items.len(), Some(reason));
+        Ok(answer)
+    }
+
+    fn item(&self, node: u32, score: f32) -> Item {
+        Item { id: self.index.id(node).into(), score, source: Source::Personal }
+    }
+
+    fn answer_of(&self, items: Vec<Item>, rung: Rung, requested: usize) -> Answer {
+        Answer {
+            items,
+            release: self.index.meta().release.clone(),
+            vector: Origin { rung, age: None },
+            degraded: Vec::new(),
+            requested,
+            shortfall: None,
+            ef: 0,
+            distances: 0,
+            cached: false,
+            next: None,
+            timings: Timings::default(),
+            explain: None,
+        }
+    }
+
+    fn eligible(&self, request: &Request) -> Result<Eligible, EngineError> {
+        let ItemFilter { all, any, none, allow, deny } = &request.filter;
+        let n = self.index.len();
+        let mut bits: Option<Vec<u64>> = None;
+        let mut narrow = |any: Vec<String>, none: Vec<String>| {
+            let (more, _) = self.index.bits(&TagFilter { any, none })?;
+            match &mut bits {
+                Some(bits) => bits.iter_mut().zip(more).for_each(|(bits, more)| *bits &= more),
+                None => bits = Some(more),
+            }
+            Ok::<(), EngineError>(())
+        };
+        if !none.is_empty() {
+            narrow(Vec::new(), none.clone())?;
+        }
+        all.iter().try_for_each(|tag| narrow(vec![tag.clone()], Vec::new()))?;
+        any.iter().try_for_each(|group| narrow(group.clone(), Vec::new()))?;
+        let nodes = |ids: &[OwnedId]| {
+            let mut nodes: Vec<u32> = ids.iter().filter_map(|id| self.index.find(id.as_id())).collect();
+            nodes.sort_unstable();
+            nodes.dedup();
+            nodes
+        };
+        if let Some(allow) = allow {
+            let mut allowed = vec![0; n.div_ceil(64)];
+            nodes(allow).iter().for_each(|&node| allowed[node as usize / 64] |= 1 << (node % 64));
+            match &mut bits {
+                Some(bits) => bits.iter_mut().zip(allowed).for_each(|(bits, more)| *bits &= more),
+                None => bits = Some(allowed),
+            }
+        }
+        for &node in &nodes(deny) {
+            bits.get_or_insert_with(|| full(n))[node as usize / 64] &= !(1 << (node % 64));
+        }
+        let count = |bits: Vec<u64>| {
+            let passing = bits.iter().map(|word| word.count_ones() as usize).sum();
+            (bits, passing)
+        };
+        Ok(Eligible { bits: bits.map(count), barred: nodes(&request.seen) })
+    }
+
+    fn shortfall(
+        &self,
+        request: &Request,
+        eligible: &Eligible,
+        returned: usize,
+        otherwise: Option<Reason>,
+    ) -> Option<Shortfall> {
+        let (items, requested) = (self.index.len(), request.k);
+        let passing = eligible.bits.as_ref().map_or(items, |(_, passing)| *passing);
+        let unseen = passing - eligible.barred.iter().filter(|&&node| eligible.passes(node)).count();
+        let first = [(items, Reason::Catalogue), (passing, Reason::Filter), (unseen, Reason::Seen)];
+        let reason = first.into_iter().find(|(count, _)| *count < requested).map(|(_, reason)| reason);
+        let reason = reason.filter(|_| returned == unseen).or(otherwise).or(reason)?;
+        let short = Shortfall { reason, requested, returned, items, available: items, passing, unseen };
+        (returned < requested).then_some(short)
+    }
+}
+
+/// A bit for each of `n` nodes.
+fn full(n: usize) -> Vec<u64> {
+    let mut bits = vec![u64::MAX; n.div_ceil(64)];
+    if let Some(last) = bits.last_mut().filter(|_| !n.is_multiple_of(64)) {
+        *last &= (1 << (n % 64)) - 1;
+    }
+    bits
 }

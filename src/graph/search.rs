@@ -94,6 +94,11 @@ impl<'a> Searcher<'a> {
         &self.matrix
     }
 
+    /// What the final candidates are scored by, if not by the same rows.
+    pub fn finer(&self) -> Option<&Matrix<'a>> {
+        self.finer.as_ref()
+    }
+
     /// The same searcher with the kernels of another level.
     #[must_use]
     pub fn with_kernels(self, kernels: &'static Kernels) -> Self {

@@ -26,6 +26,7 @@ mod publish;
 mod reader;
 mod release;
 mod rolling;
+mod session;
 mod spread;
 mod strategy;
 
@@ -41,4 +42,5 @@ pub use list::{Ranked, list_bytes, pack as pack_list, unpack as unpack_list};
 pub use publish::{Encode, Ids, Prepared, PublishOptions, ReleaseSpec, Users, prepare, publish, verify};
 pub use reader::UserVectors;
 pub use release::{Addressing, FORMAT, Growth, Manifest, current, release};
+pub use session::EventKind;
 pub use strategy::{Remedy, Strategy, lower_codecs};
