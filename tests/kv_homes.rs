@@ -19,6 +19,7 @@ on_every_home!(
     delete_if_equal_removes_only_the_expected_value,
     of_eight_concurrent_writers_exactly_one_wins,
     a_load_larger_than_the_in_flight_bound_arrives_whole,
+    entries_may_expire_each_at_its_own_time,
     empty_calls_do_nothing,
     stats_know_the_bytes,
 );
@@ -154,10 +155,21 @@ async fn a_load_larger_than_the_in_flight_bound_arrives_whole<K: Kv>(kv: K) {
     }
 }
 
+async fn entries_may_expire_each_at_its_own_time<K: Kv>(kv: K) {
+    put(&kv, "soon", b"older", None).await;
+    let entry = |name: &str, ttl| (key(name), name.as_bytes().to_vec(), ttl);
+    let entries = vec![entry("soon", Duration::from_millis(300)), entry("late", Duration::from_secs(100))];
+    kv.set_expiring(entries).await.unwrap();
+    assert_eq!(get(&kv, "late").await, Some(b"late".to_vec()));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert_eq!((get(&kv, "soon").await, get(&kv, "late").await), (None, Some(b"late".to_vec())));
+}
+
 async fn empty_calls_do_nothing<K: Kv>(kv: K) {
     assert!(kv.get_many(&[]).await.unwrap().is_empty());
     assert!(kv.get_ranges(&[]).await.unwrap().is_empty());
     kv.set_many(vec![], None).await.unwrap();
+    kv.set_expiring(vec![]).await.unwrap();
     assert_eq!(kv.delete_many(&[]).await.unwrap(), 0);
     assert_eq!(kv.persist_many(&[]).await.unwrap(), 0);
 }

@@ -156,11 +156,12 @@ impl<S: Servers> Kv for S {
 
     async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
         let sets = entries.iter().map(|(key, value)| Command::Set { key, value, ttl, absent: false });
-        let commands: Vec<_> = sets.collect();
-        match self.send(Lane::Bulk, &commands).await?.iter().find(|&reply| *reply != Value::Okay) {
-            None => Ok(()),
-            Some(other) => Err(wrong(self.home(), "OK", other)),
-        }
+        write(self, &sets.collect::<Vec<_>>()).await
+    }
+
+    async fn set_expiring(&self, entries: Vec<(Vec<u8>, Vec<u8>, Duration)>) -> Result<(), KvError> {
+        let sets = entries.iter().map(|(key, value, ttl)| Command::Set { key, value, ttl: Some(*ttl), absent: false });
+        write(self, &sets.collect::<Vec<_>>()).await
     }
 
     async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
@@ -197,6 +198,14 @@ impl<S: Servers> Kv for S {
 
     async fn stats(&self) -> Result<KvStats, KvError> {
         self.describe().await
+    }
+}
+
+/// Commands that are each answered by OK.
+async fn write(on: &impl Servers, commands: &[Command<'_>]) -> Result<(), KvError> {
+    match on.send(Lane::Bulk, commands).await?.iter().find(|&reply| *reply != Value::Okay) {
+        None => Ok(()),
+        Some(other) => Err(wrong(on.home(), "OK", other)),
     }
 }
 

@@ -185,6 +185,13 @@ impl Kv for EmbeddedKv {
         .await
     }
 
+    async fn set_expiring(&self, entries: Vec<(Vec<u8>, Vec<u8>, Duration)>) -> Result<(), KvError> {
+        let set = |tables: &mut Tables, now: u64, (key, value, ttl): &(Vec<u8>, Vec<u8>, Duration)| {
+            tables.set(key, value, Some(now.saturating_add(ttl_ms(*ttl))))
+        };
+        self.write(move |tables, now| entries.iter().try_for_each(|entry| set(tables, now, entry))).await
+    }
+
     async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
         let keys = keys.to_vec();
         self.write(move |tables, now| {

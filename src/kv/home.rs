@@ -84,6 +84,10 @@ impl Kv for AnyKv {
         any!(self, kv => kv.set_many(entries, ttl))
     }
 
+    async fn set_expiring(&self, entries: Vec<(Vec<u8>, Vec<u8>, Duration)>) -> Result<(), KvError> {
+        any!(self, kv => kv.set_expiring(entries))
+    }
+
     async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
         any!(self, kv => kv.delete_many(keys))
     }

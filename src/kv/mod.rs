@@ -86,6 +86,12 @@ pub trait Kv: Send + Sync {
         ttl: Option<Duration>,
     ) -> impl Future<Output = Result<(), KvError>> + Send;
 
+    /// As [`set_many`](Self::set_many), each entry with a TTL of its own.
+    fn set_expiring(
+        &self,
+        entries: Vec<(Vec<u8>, Vec<u8>, Duration)>,
+    ) -> impl Future<Output = Result<(), KvError>> + Send;
+
     /// Removes keys; says how many were there.
     fn delete_many(&self, keys: &[Vec<u8>]) -> impl Future<Output = Result<u64, KvError>> + Send;
 

@@ -443,6 +443,10 @@ mod tests {
             self.0.set_many(entries, ttl).await
         }
 
+        async fn set_expiring(&self, entries: Vec<(Vec<u8>, Vec<u8>, Duration)>) -> Result<(), KvError> {
+            self.0.set_expiring(entries).await
+        }
+
         async fn persist_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
             self.0.persist_many(keys).await
         }

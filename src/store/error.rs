@@ -226,11 +226,13 @@ pub enum StoreError {
     #[error("the records of the release could not be read: {0}")]
     Source(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A publish failed and what it wrote could not be removed either.
-    #[error("{cause}; up to {pages} pages it wrote could not be removed and expire by themselves in {grace_s} s")]
+    #[error(
+        "{cause}; up to {pages} pages or lists it wrote could not be removed and expire by themselves in {grace_s} s"
+    )]
     LeftBehind {
         /// Why the publish failed.
         cause: Box<StoreError>,
-        /// Pages written at most.
+        /// Pages, or lists, written at most.
         pages: u32,
         /// Time until they are gone.
         grace_s: u64,

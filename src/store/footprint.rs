@@ -10,7 +10,7 @@
 use serde::Serialize;
 
 use super::release::{Addressing, Manifest};
-use super::spread::{On, Pages};
+use super::spread::{Coming, On};
 use super::{keys, page};
 use crate::kv::memory::{Dataset, Expiry, Keys, Names, Server, Value, Values, backlog_bytes};
 
@@ -22,6 +22,8 @@ const IN_FLIGHT_BYTES: u64 = 384 << 10;
 const CLIENTS_BYTES: u64 = 2 * 38_200;
 /// What a publisher takes of a server while it loads, beside the keys.
 pub(crate) const PUBLISHER_BYTES: u64 = IN_FLIGHT_BYTES + CLIENTS_BYTES;
+/// A page of an embedded file's tree.
+const FILE_PAGE_BYTES: usize = 4 << 10;
 /// A ledger: about 300 bytes a release, and there are few.
 const LEDGER_BYTES: usize = 2_000;
 const LEASE_BYTES: usize = 64;
@@ -58,27 +60,36 @@ pub struct Footprint {
 #[derive(Clone, Debug)]
 pub(super) struct Trajectory {
     start: Dataset,
-    pages: Pages,
+    coming: Coming,
     values: Values,
 }
 
 impl Trajectory {
     /// New pages on the server as probed. In a cluster sizes are taken to be mixed alike on every shard.
     pub(super) fn new(on: On<'_>, ns: &str, manifest: &Manifest, values: Values) -> Self {
-        Self { start: on.probe.dataset(), pages: on.pages(ns, manifest), values }
+        Self::of(on, Coming::Pages(on.pages(ns, manifest)), values)
     }
 
-    /// Growth of `used_memory` after the first `pages` pages of the release: once tables have moved, and while they have
-    /// not.
-    pub(super) fn after(&self, pages: u32) -> (f64, f64) {
+    /// New keys on the server as probed.
+    pub(super) fn of(on: On<'_>, coming: Coming, values: Values) -> Self {
+        Self { start: on.probe.dataset(), coming, values }
+    }
+
+    /// Growth of `used_memory` after the first `keys` keys: once tables have moved, and while they have not.
+    pub(super) fn after(&self, keys: u32) -> (f64, f64) {
         let mut dataset = self.start.clone();
         let before = dataset.rest_bytes() as f64;
-        dataset.add(&self.keys(pages, Expiry::Set));
+        dataset.add(&self.keys(keys, Expiry::Set));
         (dataset.rest_bytes() as f64 - before, dataset.peak_bytes() as f64 - before)
     }
 
-    fn keys(&self, pages: u32, expiry: Expiry) -> Keys {
-        Keys { names: self.pages.names(pages), values: self.values.clone(), expiry }
+    /// By how much `used_memory` will have grown.
+    pub(super) fn growth(&self) -> f64 {
+        self.after(self.coming.count()).0
+    }
+
+    fn keys(&self, keys: u32, expiry: Expiry) -> Keys {
+        Keys { names: self.coming.names(keys), values: self.values.clone(), expiry }
     }
 }
 
@@ -96,11 +107,6 @@ impl Footprint {
         let (rest, kept) = (dataset.rest_bytes(), server.keys_bytes(&pages));
         let bare = Keys { expiry: Expiry::None, ..pages.clone() };
         let bare = server.keys_bytes(&bare);
-        let part = |part, rest: f64, peak: f64| Part {
-            part,
-            rest_bytes: rest.max(0.0).round() as u64,
-            peak_bytes: peak.max(0.0).round() as u64,
-        };
         let grown = |bytes: u64| bytes as f64 - before as f64;
         let parts = vec![
             part("pages", bare, bare),
@@ -108,9 +114,32 @@ impl Footprint {
             part("tables", grown(rest) - kept, grown(peak) - loading),
             part("manifest, ledger, lease", small(server, ns, manifest, false), small(server, ns, manifest, true)),
             replication(on),
-            part("in flight", 0.0, IN_FLIGHT_BYTES as f64 * trajectory.pages.share()),
+            part("in flight", 0.0, IN_FLIGHT_BYTES as f64 * trajectory.coming.share()),
             part("connections", 0.0, CLIENTS_BYTES as f64),
-            first_use(on),
+            first_use(on, &["set", "get", "unlink", "persist", "exists", "watch", "multi", "exec"]),
+        ];
+        Self::of(on.shard, on.probe.used_bytes, parts, true)
+    }
+
+    /// Of lists, which keep their TTL.
+    pub(super) fn of_lists(on: On<'_>, ns: &str, trajectory: &Trajectory) -> Self {
+        let server = &on.probe.server;
+        let lists = trajectory.keys(trajectory.coming.count(), Expiry::Set);
+        let kept = server.keys_bytes(&lists);
+        let bare = server.keys_bytes(&Keys { expiry: Expiry::None, ..lists.clone() });
+        let mut dataset = trajectory.start.clone();
+        let before = dataset.rest_bytes() as f64;
+        dataset.add(&lists);
+        let [rest, peak] = [dataset.rest_bytes(), dataset.peak_bytes()].map(|bytes| bytes as f64 - before - kept);
+        let parts = vec![
+            part("lists", bare, bare),
+            part("expiry of lists", kept - bare, kept - bare),
+            part("tables", rest, peak),
+            part("lease", 0.0, lease(server, ns)),
+            replication(on),
+            part("in flight", 0.0, IN_FLIGHT_BYTES as f64 * trajectory.coming.share()),
+            part("connections", 0.0, CLIENTS_BYTES as f64),
+            first_use(on, &["set", "get", "unlink", "watch", "multi", "exec"]),
         ];
         Self::of(on.shard, on.probe.used_bytes, parts, true)
     }
@@ -131,7 +160,7 @@ impl Footprint {
             replication(on),
             Part { part: "in flight", rest_bytes: 0, peak_bytes: IN_FLIGHT_BYTES },
             Part { part: "connections", rest_bytes: 0, peak_bytes: CLIENTS_BYTES },
-            first_use(on),
+            first_use(on, &["set", "get", "unlink", "persist", "exists", "watch", "multi", "exec"]),
         ];
         Self::of(on.shard, on.probe.used_bytes, parts, true)
     }
@@ -145,9 +174,14 @@ impl Footprint {
                 page::hashed_bytes((manifest.users / pages) as usize, manifest.slot_bytes())
             }
         };
-        let bytes = (page + 64).next_power_of_two().max(4 << 10) as u64 * u64::from(manifest.pages());
-        let parts = vec![Part { part: "pages", rest_bytes: bytes, peak_bytes: bytes }];
-        Self::of(None, length, parts, false)
+        Self::of_values_in_file(length, "pages", page, manifest.pages())
+    }
+
+    /// Of so many values of a length, estimated alike. Small ones share the tree's pages.
+    pub(super) fn of_values_in_file(length: u64, part: &'static str, value_bytes: usize, count: u32) -> Self {
+        let least = if value_bytes > FILE_PAGE_BYTES / 4 { FILE_PAGE_BYTES } else { 128 };
+        let bytes = (value_bytes + 64).next_power_of_two().max(least) as u64 * u64::from(count);
+        Self::of(None, length, vec![Part { part, rest_bytes: bytes, peak_bytes: bytes }], false)
     }
 
     /// The same on a server that uses more, or less, by now.
@@ -186,6 +220,10 @@ pub(super) fn expected_values(manifest: &Manifest) -> Values {
     }
 }
 
+fn part(part: &'static str, rest: f64, peak: f64) -> Part {
+    Part { part, rest_bytes: rest.max(0.0).round() as u64, peak_bytes: peak.max(0.0).round() as u64 }
+}
+
 /// What replication keeps for replicas that lag: where there is one it fills up, and stays full.
 fn replication(on: On<'_>) -> Part {
     let probe = on.probe;
@@ -195,15 +233,23 @@ fn replication(on: On<'_>) -> Part {
 
 /// The few keys beside the pages. In a cluster each is on one shard, and counted on all.
 fn small(server: &Server, ns: &str, manifest: &Manifest, peak: bool) -> f64 {
-    let one = |key: Vec<u8>, bytes, expiry| server.keys_bytes(&Keys::strings(Names::same(key.len(), 1), bytes, expiry));
     let value = manifest.encode().map_or(512, |value| value.len());
     let waiting = if peak { Expiry::Set } else { Expiry::Removed };
-    let lease = if peak { one(keys::lease(ns), LEASE_BYTES, Expiry::Set) } else { 0.0 };
-    one(keys::manifest(ns, &manifest.name), value, waiting) + one(keys::pointer(ns), LEDGER_BYTES, Expiry::None) + lease
+    let manifest = one(server, &keys::manifest(ns, &manifest.name), value, waiting);
+    let ledger = one(server, &keys::pointer(ns), LEDGER_BYTES, Expiry::None);
+    manifest + ledger + if peak { lease(server, ns) } else { 0.0 }
 }
 
-/// What the first call of a command allocates for good, of those that publishing and activating call.
-fn first_use(on: On<'_>) -> Part {
-    let bytes = on.probe.first_use_bytes(&["set", "get", "unlink", "persist", "exists", "watch", "multi", "exec"]);
+fn lease(server: &Server, ns: &str) -> f64 {
+    one(server, &keys::lease(ns), LEASE_BYTES, Expiry::Set)
+}
+
+fn one(server: &Server, key: &[u8], bytes: usize, expiry: Expiry) -> f64 {
+    server.keys_bytes(&Keys::strings(Names::same(key.len(), 1), bytes, expiry))
+}
+
+/// What the first call of each of these commands allocates for good.
+fn first_use(on: On<'_>, commands: &[&str]) -> Part {
+    let bytes = on.probe.first_use_bytes(commands);
     Part { part: "first use of commands", rest_bytes: bytes, peak_bytes: bytes }
 }

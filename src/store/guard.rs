@@ -9,7 +9,6 @@
 use std::collections::BTreeSet;
 
 use super::footprint::{Footprint, Trajectory};
-use super::layout::Layout;
 use super::spread::On;
 use super::{Growth, StoreError};
 use crate::kv::{AnyKv, Kv, KvError, KvStats, Probe, ProbedShard};
@@ -103,29 +102,28 @@ struct Watched {
 }
 
 impl Watch {
-    /// Of new pages.
+    /// Of what is to come to each server.
     pub(super) async fn begin<K: Kv>(
         kv: &K,
         room: &Room,
-        ns: &str,
-        layout: &Layout<'_, '_>,
+        expected: impl Fn(On<'_>) -> Trajectory + Sync,
     ) -> Result<Self, StoreError> {
         let stats = kv.stats().await?;
         let watched = |on: On<'_>| {
-            let trajectory = Trajectory::new(on, ns, &layout.manifest, layout.values());
-            let grown_bytes = trajectory.after(layout.manifest.pages()).0;
+            let trajectory = expected(on);
+            let grown_bytes = trajectory.growth();
             let start = stats.of(on.shard)?.clone();
             Some(Watched { shard: on.shard.map(str::to_owned), trajectory, start, grown_bytes })
         };
         Ok(Self { budget_bytes: room.budget_bytes, servers: room.servers().filter_map(watched).collect() })
     }
 
-    /// Compares with what was predicted for the first `pages` pages. A shard whose master changed is not watched any more:
+    /// Compares with what was predicted for the first `keys` keys. A shard whose master changed is not watched any more:
     /// its replica's memory was never looked at.
-    pub(super) async fn check<K: Kv>(&self, kv: &K, pages: u32) -> Result<(), StoreError> {
+    pub(super) async fn check<K: Kv>(&self, kv: &K, keys: u32) -> Result<(), StoreError> {
         let Some(stats) = self.look(kv).await? else { return Ok(()) };
         let now = |server: &'_ Watched| {
-            stats.of(server.shard.as_deref()).map(|now| server.check(now, self.budget_bytes, pages))
+            stats.of(server.shard.as_deref()).map(|now| server.check(now, self.budget_bytes, keys))
         };
         self.servers.iter().filter_map(now).collect()
     }
@@ -159,8 +157,8 @@ impl Watch {
 impl Watched {
     /// Buffers of clients and of replication are no drift, nor is less memory than predicted: that is others' keys going,
     /// and if it is the release's own, it is found when they are read back.
-    fn check(&self, now: &KvStats, budget_bytes: Option<u64>, pages: u32) -> Result<(), StoreError> {
-        let (settled, growing) = self.trajectory.after(pages);
+    fn check(&self, now: &KvStats, budget_bytes: Option<u64>, keys: u32) -> Result<(), StoreError> {
+        let (settled, growing) = self.trajectory.after(keys);
         let limit = now.limit_bytes.into_iter().chain(budget_bytes).min();
         let projected = now.used_bytes as f64 + (self.grown_bytes - settled).max(0.0);
         let shard = self.shard.clone();

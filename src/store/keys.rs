@@ -1,6 +1,7 @@
 //! The names of keys. Every name of a release can be told from its manifest, so nothing ever has to be scanned for.
 
 use super::StoreError;
+use crate::input::Id;
 
 /// Longest namespace and release name, in bytes. A page key of a namespace of up to 9 is at most 30 bytes long, and
 /// with its header and NUL fits a 32-byte allocation.
@@ -25,6 +26,11 @@ pub(super) fn lease(ns: &str) -> Vec<u8> {
 /// One page of the release with that id.
 pub(super) fn page(ns: &str, id: &str, page: u32) -> Vec<u8> {
     format!("{ns}:{id}:{page}").into_bytes()
+}
+
+/// One user's list of a kind, of the release with that id.
+pub(super) fn list(ns: &str, id: &str, kind: char, user: Id<'_>) -> Vec<u8> {
+    format!("{ns}:{id}:{kind}:{user}").into_bytes()
 }
 
 pub(super) fn check_ns(ns: &str) -> Result<(), StoreError> {

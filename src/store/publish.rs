@@ -12,13 +12,14 @@ use std::time::Duration;
 use twox_hash::XxHash3_64;
 
 use super::flight::Flight;
-use super::footprint::Footprint;
+use super::footprint::{Footprint, Trajectory};
 use super::guard::{Room, Watch};
 use super::layout::Layout;
 use super::lease::Lease;
 use super::ledger::{Entry, Ledger, State, now_s, update};
 use super::lifecycle::{RemoveOptions, remove_pages, remove_where};
 use super::release::{self, Manifest};
+use super::spread::On;
 use super::strategy::{self, Strategy};
 use super::{StoreError, keys, lifecycle, rolling};
 use crate::codec::Codec;
@@ -335,7 +336,9 @@ impl<K: Kv> Publishing<'_, '_, K> {
     }
 
     async fn write_all(&mut self, progress: &mut (dyn FnMut(u32) + Send)) -> Result<(), StoreError> {
-        let watch = Watch::begin(self.kv, self.room, self.ns, &self.layout).await?;
+        let (ns, layout) = (self.ns, &self.layout);
+        let expected = |on: On<'_>| Trajectory::new(on, ns, &layout.manifest, layout.values());
+        let watch = Watch::begin(self.kv, self.room, expected).await?;
         let ttl = Some(self.spec.grace);
         self.write(&watch, ttl, progress).await?;
         self.verify().await?;

@@ -1,4 +1,6 @@
-//! Which pages of a release go to which server: all, or in a cluster those in its slots, by the names they will have.
+//! Which keys go to which server: all, or in a cluster those in its slots, by the names they will have.
+
+use std::collections::BTreeMap;
 
 use super::keys;
 use super::release::Manifest;
@@ -30,12 +32,70 @@ impl<'a> On<'a> {
     /// What a release brings it.
     pub fn pages(&self, ns: &str, manifest: &Manifest) -> Pages {
         let name = |page| keys::page(ns, manifest.keys(), page);
-        let is_ours = |slots: &[SlotRange], page: &u32| {
-            let slot = slot_of(&name(*page));
-            slots.iter().any(|range| (range.first..=range.last).contains(&slot))
-        };
-        let own = self.slots.map(|slots| (0..manifest.pages()).filter(|page| is_ours(slots, page)).collect());
+        let own = self.slots.map(|_| (0..manifest.pages()).filter(|&page| self.serves(&name(page))).collect());
         Pages { prefix_bytes: name(0).len() - 1, count: manifest.pages(), own }
+    }
+
+    /// What any keys bring it, by their names.
+    pub fn keys(&self, count: u32, name: impl Fn(u32) -> Vec<u8>) -> Mixed {
+        let mut lengths = BTreeMap::new();
+        for name in (0..count).map(name).filter(|name| self.serves(name)) {
+            *lengths.entry(name.len()).or_insert(0) += 1;
+        }
+        Mixed { of: count, lengths }
+    }
+
+    fn serves(&self, name: &[u8]) -> bool {
+        self.slots.is_none_or(|slots| {
+            let slot = slot_of(name);
+            slots.iter().any(|range| (range.first..=range.last).contains(&slot))
+        })
+    }
+}
+
+/// Keys that come to one server, in the order in which they are written.
+#[derive(Clone, Debug)]
+pub(super) enum Coming {
+    Pages(Pages),
+    Mixed(Mixed),
+}
+
+impl Coming {
+    /// Names of those that come with the first `keys` of all.
+    pub fn names(&self, keys: u32) -> Names {
+        match self {
+            Self::Pages(pages) => pages.names(keys),
+            Self::Mixed(mixed) => mixed.names(keys),
+        }
+    }
+
+    /// How many are written, to whichever server.
+    pub fn count(&self) -> u32 {
+        match self {
+            Self::Pages(pages) => pages.count,
+            Self::Mixed(mixed) => mixed.of,
+        }
+    }
+
+    /// The server's share of them.
+    pub fn share(&self) -> f64 {
+        self.names(self.count()).count() as f64 / f64::from(self.count().max(1))
+    }
+}
+
+/// Keys of which it is not known in which order their names come: each server and length gets its share all the while.
+#[derive(Clone, Debug)]
+pub(super) struct Mixed {
+    /// Of all servers.
+    of: u32,
+    /// Names of each length that go to this one.
+    lengths: BTreeMap<usize, u64>,
+}
+
+impl Mixed {
+    fn names(&self, keys: u32) -> Names {
+        let share = f64::from(keys.min(self.of)) / f64::from(self.of.max(1));
+        Names::of(self.lengths.iter().map(|(&bytes, &count)| (bytes, (count as f64 * share).round() as u64)))
     }
 }
 
@@ -67,17 +127,10 @@ impl Pages {
         };
         Names::of((1..=10).map(group).filter(|&(_, count)| count > 0))
     }
-
-    /// Their share of the release.
-    pub fn share(&self) -> f64 {
-        self.own.as_ref().map_or(1.0, |own| own.len() as f64 / f64::from(self.count.max(1)))
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]
