@@ -257,6 +257,7 @@ impl Kv for EmbeddedKv {
             version: "redb 4".to_owned(),
             used_bytes: length,
             buffer_bytes: 0,
+            uncounted_bytes: 0,
             limit_bytes: None,
             eviction: None,
             cpu: None,

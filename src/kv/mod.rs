@@ -50,6 +50,9 @@ pub struct KvStats {
     /// Redis: the part of them that is buffers of clients, which come and go, and of replication, which fill up as keys
     /// are written (`mem_clients_normal`, `mem_clients_slaves`, `mem_replication_backlog`).
     pub buffer_bytes: u64,
+    /// Redis: the part of them that does not count towards the limit (`mem_not_counted_for_evict`): what replicas that lag
+    /// have still to be sent, beyond the backlog, and what waits for the append-only file.
+    pub uncounted_bytes: u64,
     /// Redis: `maxmemory`; `None` when unlimited, and for a file.
     pub limit_bytes: Option<u64>,
     /// Redis: `maxmemory_policy`. `None` for a file, which never evicts.

@@ -175,6 +175,7 @@ impl Node {
             version: info.get("redis_version").unwrap_or_default(),
             used_bytes,
             buffer_bytes: buffers.into_iter().map(bytes).sum(),
+            uncounted_bytes: bytes("mem_not_counted_for_evict"),
             limit_bytes: info.get("maxmemory").filter(|&limit: &u64| limit > 0),
             eviction: info.get("maxmemory_policy"),
             cpu: info

@@ -155,12 +155,14 @@ impl Watch {
 }
 
 impl Watched {
+    /// What a lagging replica has still to be sent does not count towards a limit, as it does not for the server itself.
     /// Buffers of clients and of replication are no drift, nor is less memory than predicted: that is others' keys going,
     /// and if it is the release's own, it is found when they are read back.
     fn check(&self, now: &KvStats, budget_bytes: Option<u64>, keys: u32) -> Result<(), StoreError> {
         let (settled, growing) = self.trajectory.after(keys);
         let limit = now.limit_bytes.into_iter().chain(budget_bytes).min();
-        let projected = now.used_bytes as f64 + (self.grown_bytes - settled).max(0.0);
+        let counted_bytes = now.used_bytes.saturating_sub(now.uncounted_bytes);
+        let projected = counted_bytes as f64 + (self.grown_bytes - settled).max(0.0);
         let shard = self.shard.clone();
         if let Some(limit_bytes) = limit.filter(|&limit| projected > limit as f64) {
             return Err(StoreError::NoRoomLeft { shard, limit_bytes, projected_bytes: projected as u64 });

@@ -294,6 +294,7 @@ impl Servers for ClusterKv {
             version: listed(versions),
             used_bytes,
             buffer_bytes: masters.iter().map(|master| master.buffer_bytes).sum(),
+            uncounted_bytes: masters.iter().map(|master| master.uncounted_bytes).sum(),
             limit_bytes: smallest.map(|room| used_bytes + room * masters.len() as u64),
             eviction: (!policies.is_empty()).then(|| listed(policies)),
             cpu: masters.iter().map(|master| master.cpu).sum(),
