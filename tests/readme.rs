@@ -42,8 +42,9 @@ fn every_command_of_the_readme_runs() {
                 .current_dir(folder.path())
                 .output()
                 .unwrap();
-            let error = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() && !output.stdout.is_empty(), "{line}: {error}");
+            let said = |stream: &[u8]| String::from_utf8_lossy(stream).into_owned();
+            let (text, error) = (said(&output.stdout), said(&output.stderr));
+            assert!(output.status.success() && !text.is_empty(), "{line}: {text}{error}");
             ran += 1;
         } else if line.starts_with("tools/") {
             assert!(root.join(&line).is_file(), "{line}");

@@ -18,21 +18,28 @@ pub enum AnyKv {
 }
 
 impl AnyKv {
-    /// `redis://[user:password@]host[:port][/db]` connects to a server with the default [`RedisOptions`], and to the whole
-    /// cluster if the server says that it is a node of one; `redis-cluster://[user:password@]host[:port]` insists on a
-    /// cluster. Anything without `://` is the path of an embedded file, created when missing.
+    /// [`open_with`](Self::open_with) the patience of whoever typed a command: an answer is waited for as long as a bulk
+    /// write's, because giving up would mean to begin again.
     pub async fn open(address: &str) -> Result<Self, KvError> {
+        let options = RedisOptions::default();
+        Self::open_with(address, RedisOptions { response_timeout_ms: options.bulk_timeout_ms, ..options }).await
+    }
+
+    /// `redis://[user:password@]host[:port][/db]` connects to a server, and to the whole cluster if the server says that
+    /// it is a node of one; `redis-cluster://[user:password@]host[:port]` insists on a cluster. Anything without `://` is
+    /// the path of an embedded file, created when missing.
+    pub async fn open_with(address: &str, options: RedisOptions) -> Result<Self, KvError> {
         let Some((_, rest)) = address.split_once("://") else {
             return Ok(Self::Embedded(EmbeddedKv::open(address).await?));
         };
         if !address.starts_with(SCHEME) {
-            let kv = RedisKv::connect(address, RedisOptions::default()).await?;
+            let kv = RedisKv::connect(address, options.clone()).await?;
             if !kv.is_of_cluster().await {
                 return Ok(Self::Redis(kv));
             }
         }
         let address = format!("{SCHEME}{rest}");
-        Ok(Self::Cluster(ClusterKv::connect(&address, RedisOptions::default()).await?))
+        Ok(Self::Cluster(ClusterKv::connect(&address, options).await?))
     }
 
     /// What server it is. `None` for a file, and for a cluster, whose shards are asked one by one.

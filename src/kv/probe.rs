@@ -28,6 +28,9 @@ pub struct Probe {
     pub client_bytes: u64,
     /// Resident memory of the process.
     pub resident_bytes: u64,
+    /// Part of it in memory pages that hold something (`allocator_active`). What is beyond them the allocator keeps for a
+    /// while after a busy time; where it is libc's, which does not tell, it is all.
+    pub active_bytes: u64,
     /// `maxmemory`; `None` when unlimited.
     pub limit_bytes: Option<u64>,
     /// `maxmemory_policy`.
@@ -104,6 +107,7 @@ pub async fn probe(kv: &RedisKv) -> Result<Probe, KvError> {
         used_bytes: info.number("used_memory").ok_or_else(|| kv.wrong("used_memory in INFO", &Value::Nil))?,
         client_bytes: info.number("mem_clients_normal").unwrap_or(0),
         resident_bytes: info.number("used_memory_rss").unwrap_or(0),
+        active_bytes: info.number("allocator_active").or_else(|| info.number("used_memory_rss")).unwrap_or(0),
         limit_bytes: info.number("maxmemory").filter(|&limit| limit > 0),
         policy: info.text("maxmemory_policy").to_owned(),
         keys,

@@ -97,6 +97,7 @@ mod tests {
             used_bytes: plan.predicted.peak_bytes,
             client_bytes: 0,
             resident_bytes: 0,
+            active_bytes: 0,
             limit_bytes: Some(plan.settings.maxmemory_bytes),
             policy: plan.settings.maxmemory_policy.clone(),
             keys: 0,

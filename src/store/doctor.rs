@@ -17,7 +17,7 @@ use super::spread::On;
 use crate::kv::memory::{Expiry, Keys, Names, Value, Values};
 use crate::kv::{Kv, Probe};
 
-/// Resident memory beyond this many times what is used is fragmented; a fresh load has 1.1.
+/// Memory pages beyond this many times what is used are fragmented; a fresh load has 1.1.
 const FRAGMENTED: f64 = 1.5;
 /// Less than this is the process itself, and no fragmentation.
 const PROCESS_BYTES: u64 = 64 << 20;
@@ -68,8 +68,8 @@ pub enum Finding {
     },
     /// Much more memory is taken than used.
     Fragmented {
-        /// Taken.
-        resident_bytes: u64,
+        /// In memory pages that hold something.
+        active_bytes: u64,
         /// Used.
         used_bytes: u64,
     },
@@ -112,9 +112,9 @@ impl fmt::Display for Finding {
                 "another release like the active one would come to {peak_bytes} bytes where {limit_bytes} are allowed: \
                  retire one, raise the limit, or publish with a strategy"
             ),
-            Self::Fragmented { resident_bytes, used_bytes } => write!(
+            Self::Fragmented { active_bytes, used_bytes } => write!(
                 f,
-                "{resident_bytes} bytes are taken for {used_bytes} used: turn on activedefrag, or restart the server"
+                "{active_bytes} bytes are taken for {used_bytes} used: turn on activedefrag, or restart the server"
             ),
             Self::PagesGone { name, missing } => {
                 write!(
@@ -227,9 +227,9 @@ impl Checkup {
         if probe.policy.starts_with("allkeys") {
             self.find(Finding::EvictsVectors { policy: probe.policy.clone() });
         }
-        let (resident_bytes, used_bytes) = (probe.resident_bytes, probe.used_bytes);
-        if resident_bytes as f64 > FRAGMENTED * used_bytes as f64 + PROCESS_BYTES as f64 {
-            self.find(Finding::Fragmented { resident_bytes, used_bytes });
+        let (active_bytes, used_bytes) = (probe.active_bytes, probe.used_bytes);
+        if active_bytes as f64 > FRAGMENTED * used_bytes as f64 + PROCESS_BYTES as f64 {
+            self.find(Finding::Fragmented { active_bytes, used_bytes });
         }
     }
 
