@@ -27,6 +27,7 @@
 //! | 3 | [`catalog`] | the item index: one file with ids, tags, codes, graph and measured quality |
 //! | 4 | [`plan`] | budgets in, settings out: what codecs are worth, what requests cost |
 //! | 4 | [`engine`] | one request: user id to ranked items of the same release |
+//! | 5 | [`service`] | the engine behind HTTP: reload, overload, faults, metrics |
 //! | 6 | [`cli`] | one file for each verb of the command |
 //!
 //! Data goes through it one way. Build: `input → codec → graph → catalog`. Publish: `input → codec → store → kv`.
@@ -64,4 +65,5 @@ pub mod input;
 pub mod kernel;
 pub mod kv;
 pub mod plan;
+pub mod service;
 pub mod store;

@@ -4,6 +4,7 @@
 //! and only to a terminal. Exit codes are distinct, see [`exit_code`].
 
 mod build;
+mod config;
 mod demo;
 mod doctor;
 mod inspect;
@@ -12,6 +13,7 @@ mod plan;
 mod publish;
 mod recommend;
 mod releases;
+mod serve;
 mod units;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -22,13 +24,14 @@ use crate::input::InputError;
 use crate::plan::PlanFileError;
 use crate::plan::cost::CostError;
 use crate::plan::traffic::TrafficError;
+use crate::service::{ConfigError, ServiceError};
 use crate::store::StoreError;
 
 /// Embedding retrieval inside the memory you have.
 ///
 /// After training: `build` quantizes item vectors and makes an index file, `plan` says what fits. Going online: `publish`
 /// loads user vectors into Redis or an embedded store, `releases` lists, switches and removes them, `doctor` checks them.
-/// At each request: `recommend` answers. `demo` does all of it on bundled data.
+/// At each request: `serve` answers over HTTP, `recommend` once. `demo` does all of it on bundled data.
 #[derive(Debug, Parser)]
 #[command(name = "tonnage", version, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -65,6 +68,8 @@ enum Verb {
     Releases(releases::Args),
     Doctor(doctor::Args),
     Recommend(recommend::Args),
+    Serve(serve::Args),
+    Config(config::Args),
     Demo(demo::Args),
     /// Print a completion script for a shell
     Completions {
@@ -84,6 +89,8 @@ pub fn run(cli: &Cli) -> anyhow::Result<()> {
         Verb::Releases(args) => releases::run(args, out),
         Verb::Doctor(args) => doctor::run(args, out),
         Verb::Recommend(args) => recommend::run(args, out),
+        Verb::Serve(args) => serve::run(args),
+        Verb::Config(args) => config::run(args, out),
         Verb::Demo(args) => demo::run(args, out),
         Verb::Completions { shell } => {
             // to memory first: it takes a closed pipe for a fault and panics
@@ -100,7 +107,8 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 }
 
 fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
-    if cause.is::<Usage>() {
+    if cause.is::<Usage>() || cause.is::<ConfigError>() || matches!(cause.downcast_ref(), Some(ServiceError::Config(_)))
+    {
         return Some(2);
     }
     if cause.is::<plan::NothingFits>() {

@@ -35,6 +35,14 @@ pub struct Engine<K> {
     users: UserVectors<K>,
 }
 
+/// What the store had for requests, in their order.
+#[derive(Debug)]
+pub struct Resolved {
+    records: Vec<Option<Vec<u8>>>,
+    trouble: Option<Degraded>,
+    resolve_ns: u64,
+}
+
 /// Which nodes may be answered to one request.
 struct Eligible {
     bits: Option<(Vec<u64>, usize)>,
@@ -78,19 +86,19 @@ impl<K: Kv> Engine<K> {
     /// Answers requests, in order, with one round trip to the store. A request that cannot be meant is an error of its
     /// own; a store that fails is none: the answer comes from lower down the ladder and says so.
     pub async fn recommend(&self, requests: &[Request]) -> Vec<Result<Answer, EngineError>> {
-        let started = Instant::now();
-        let asking: Vec<Id> = requests.iter().filter_map(|request| request.user.as_ref()).map(OwnedId::as_id).collect();
-        let (records, trouble) = match self.users.get(&asking).await {
-            Ok(records) => (records, None),
-            // removed to make room for its successor: until that is there, nobody is known
-            Err(StoreError::Retired { .. }) => (Vec::new(), Some(Degraded::ReleaseRetired)),
-            Err(StoreError::Kv(_)) => (Vec::new(), Some(Degraded::StoreFailed)),
-            Err(_) => (Vec::new(), Some(Degraded::PageUnusable)),
-        };
-        let resolve_ns = started.elapsed().as_nanos() as u64;
-        let mut records = records.into_iter();
-        let known = |request: &Request| request.user.as_ref().and_then(|_| records.next().flatten());
-        let records: Vec<Option<Vec<u8>>> = requests.iter().map(known).collect();
+        let resolved = self.resolve(requests).await;
+        self.rank(requests, resolved)
+    }
+
+    /// The first half of [`recommend`](Self::recommend): all that is waited for.
+    pub async fn resolve(&self, requests: &[Request]) -> Resolved {
+        self.resolve_users(requests.iter().map(|request| request.user.as_ref())).await
+    }
+
+    /// The other half: all that is computed, to be run where waiting for it holds nobody up.
+    pub fn rank(&self, requests: &[Request], resolved: Resolved) -> Vec<Result<Answer, EngineError>> {
+        let Resolved { mut records, trouble, resolve_ns } = resolved;
+        records.resize(requests.len(), None);
         let answer = |(request, record): (&Request, &Option<Vec<u8>>)| {
             let mut answer = self.answer(request, record.as_deref())?;
             answer.timings.resolve_ns = resolve_ns;
@@ -101,6 +109,22 @@ impl<K: Kv> Engine<K> {
             [request] => vec![answer((request, &records[0]))],
             _ => requests.par_iter().zip(&records).map(answer).collect(),
         }
+    }
+
+    async fn resolve_users(&self, users: impl Iterator<Item = Option<&OwnedId>>) -> Resolved {
+        let started = Instant::now();
+        let users: Vec<Option<&OwnedId>> = users.collect();
+        let asking: Vec<Id> = users.iter().flatten().map(|id| id.as_id()).collect();
+        let (found, trouble) = match self.users.get(&asking).await {
+            Ok(found) => (found, None),
+            // removed to make room for its successor: until that is there, nobody is known
+            Err(StoreError::Retired { .. }) => (Vec::new(), Some(Degraded::ReleaseRetired)),
+            Err(StoreError::Kv(_)) => (Vec::new(), Some(Degraded::StoreFailed)),
+            Err(_) => (Vec::new(), Some(Degraded::PageUnusable)),
+        };
+        let mut found = found.into_iter();
+        let records = users.iter().map(|user| user.and_then(|_| found.next().flatten())).collect();
+        Resolved { records, trouble, resolve_ns: started.elapsed().as_nanos() as u64 }
     }
 
     /// Answers one request.
@@ -131,9 +155,19 @@ impl<K: Kv> Engine<K> {
 
     /// Given items, ranked for a user. Without a vector they come in the order given, scored 0.
     pub async fn score(&self, request: &ScoreRequest) -> Result<Answer, EngineError> {
+        let resolved = self.resolve_score(request).await;
+        self.rank_given(request, resolved)
+    }
+
+    /// The first half of [`score`](Self::score): all that is waited for.
+    pub async fn resolve_score(&self, request: &ScoreRequest) -> Resolved {
+        self.resolve_users(std::iter::once(request.user.as_ref())).await
+    }
+
+    /// The other half: all that is computed.
+    pub fn rank_given(&self, request: &ScoreRequest, resolved: Resolved) -> Result<Answer, EngineError> {
         request.check()?;
-        let asking: Vec<Id> = request.user.iter().map(OwnedId::as_id).collect();
-        let record = self.users.get(&asking).await.unwrap_or_default().pop().flatten();
+        let record = resolved.records.into_iter().next().flatten();
         let mut nodes: Vec<u32> = request.items.iter().filter_map(|id| self.index.find(id.as_id())).collect();
         let mut met = std::collections::HashSet::new();
         nodes.retain(|node| met.insert(*node));
@@ -144,7 +178,10 @@ impl<K: Kv> Engine<K> {
         let mut items: Vec<Item> = nodes.iter().zip(scores).map(|(&node, score)| self.item(node, score)).collect();
         items.sort_by(|a, b| b.score.total_cmp(&a.score));
         let rung = if record.is_some() { Rung::Page } else { Rung::Popularity };
-        Ok(self.answer_of(items, rung, request.items.len()))
+        let mut answer = self.answer_of(items, rung, request.items.len());
+        answer.timings.resolve_ns = resolved.resolve_ns;
+        answer.degraded.extend(resolved.trouble);
+        Ok(answer)
     }
 
     fn answer(&self, request: &Request, record: Option<&[u8]>) -> Result<Answer, EngineError> {

@@ -34,6 +34,18 @@ impl Mapped {
         Self::check(path, read(path)?)
     }
 
+    /// The [`content_hash`](Self::content_hash) that a file claims: the header is read and checked, and nothing else.
+    pub fn claimed_hash(path: &Path) -> Result<u64, FileError> {
+        let read = || {
+            let mut file = open(path)?;
+            let mut header = [0; HEADER_LEN];
+            file.read_exact(&mut header)?;
+            Ok((header, file.metadata()?.len()))
+        };
+        let (header, file_len) = read().map_err(FileError::io(path, "read its header"))?;
+        Ok(layout::content_hash(&decode(path, &header, file_len)?))
+    }
+
     fn check(path: &Path, map: Mmap) -> Result<Self, FileError> {
         let file_len = map.len() as u64;
         let Some(header) = map.first_chunk::<HEADER_LEN>() else {

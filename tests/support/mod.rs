@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod releases;
+pub mod serve;
 pub mod vectors;
 
 use std::io::{Read, Write};
@@ -18,7 +19,7 @@ use tonnage::kv::{EmbeddedKv, RedisKv, RedisOptions};
 pub struct RedisServer {
     process: Child,
     port: u16,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl RedisServer {
@@ -58,7 +59,7 @@ impl RedisServer {
                 let remedy = "apt-get install redis-server, and tools/servers for the others";
                 panic!("{} must be there for these tests ({e}): {remedy}", program.display())
             });
-        let mut server = Self { process, port, _folder: folder };
+        let mut server = Self { process, port, folder };
         let until = Instant::now() + Duration::from_secs(10);
         while Instant::now() < until && server.process.try_wait().unwrap().is_none() {
             // its own process id, so that a stranger on the same port is not taken for it
@@ -91,6 +92,34 @@ impl RedisServer {
         let patient =
             RedisOptions { connect_timeout_ms: 10_000, response_timeout_ms: 10_000, ..RedisOptions::default() };
         RedisKv::connect(&self.url(), patient).await.unwrap()
+    }
+
+    /// Ends the process; its port is free until it is [revived](Self::revive).
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again where it was, empty, and waits until it answers.
+    pub fn revive(&mut self) {
+        let until = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < until {
+            self.process = Command::new("redis-server")
+                .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+                .args(["--save", "", "--appendonly", "no", "--dir"])
+                .arg(self.folder.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            // it ends by itself when the port is not free yet
+            while self.process.try_wait().unwrap().is_none() {
+                if self.say("PING").is_some_and(|said| said.starts_with("+PONG")) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+        panic!("redis-server did not come up again on port {}", self.port);
     }
 
     /// Stops the process in its tracks; its sockets stay open and silent.

@@ -1,0 +1,179 @@
+//! What every request needs, in one place.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::breaker::Breaker;
+use super::config::Config;
+use super::metrics::Metrics;
+use super::pool::{Pool, Refused};
+use super::problem::{Kind, Problem};
+use super::shelf::{Loaded, Shelf, Store};
+use crate::engine::Request;
+
+/// Everything that is shared by requests.
+pub struct App {
+    /// What the service was told.
+    pub config: Config,
+    /// What it says of itself.
+    pub metrics: Arc<Metrics>,
+    /// What it serves.
+    pub shelf: Shelf,
+    /// Where it computes.
+    pub pool: Pool,
+    /// What stands before the store.
+    pub breaker: Arc<Breaker>,
+    /// The store, once it was reached.
+    pub store: OnceLock<Store>,
+    /// Requests of late.
+    pub recent: Recent,
+    /// Whether it is stopping.
+    pub draining: Arc<AtomicBool>,
+    in_flight: AtomicUsize,
+    numbers: AtomicU64,
+}
+
+impl App {
+    /// A service that serves nothing yet.
+    pub fn new(config: Config) -> std::io::Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = if config.run.threads == 0 { cores } else { config.run.threads };
+        let pause = Duration::from_millis(config.store.breaker_pause_ms);
+        let began = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            metrics: Arc::default(),
+            shelf: Shelf::default(),
+            pool: Pool::start(threads, Duration::from_secs_f64(config.run.queue_ms / 1e3))?,
+            breaker: Arc::new(Breaker::new(config.store.breaker_failures, pause)),
+            store: OnceLock::new(),
+            recent: Recent::new(config.reload.warm),
+            draining: Arc::default(),
+            in_flight: AtomicUsize::new(0),
+            numbers: AtomicU64::new((began.as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            config,
+        })
+    }
+
+    /// What is served, or that nothing is yet.
+    pub fn loaded(&self) -> Result<Arc<Loaded>, Problem> {
+        let none = || Problem::new(Kind::NotReady, "no release is loaded yet; see the logs of the service");
+        self.shelf.current().ok_or_else(none)
+    }
+
+    /// Serves a release from now on.
+    pub fn serve(&self, loaded: Arc<Loaded>) {
+        let at = loaded.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.metrics.index_loaded.set(at.as_secs_f64());
+        self.metrics.index_bytes.set(loaded.engine.index().bytes() as i64);
+        self.metrics.index_items.set(loaded.engine.index().len() as i64);
+        self.shelf.put(loaded);
+    }
+
+    /// A place among the requests in flight, as long as what is returned lives.
+    pub fn admit(self: &Arc<Self>) -> Result<Place, Problem> {
+        let before = self.in_flight.fetch_add(1, Relaxed);
+        let place = Place(Arc::clone(self));
+        if before >= self.config.run.in_flight {
+            self.metrics.refused("in_flight");
+            return Err(Problem::new(Kind::Overloaded, format!("{before} requests are in flight")));
+        }
+        Ok(place)
+    }
+
+    /// Whether `requests` more can be computed in time.
+    pub fn has_time(&self, requests: usize, deadline: Instant) -> Result<(), Problem> {
+        if self.pool.has_room(requests, deadline) { Ok(()) } else { Err(self.no_time(Refused::Busy)) }
+    }
+
+    /// The problem of a job that was not done.
+    pub fn no_time(&self, refused: Refused) -> Problem {
+        let (reason, detail) = match refused {
+            Refused::Busy => ("busy", "it would have to wait too long for a processor"),
+            Refused::Late => ("late", "its deadline was over before it was begun"),
+            Refused::Lost => return Problem::new(Kind::Internal, "the request was lost; see the logs of the service"),
+        };
+        self.metrics.refused(reason);
+        Problem::new(Kind::Overloaded, detail)
+    }
+
+    /// A number that no other request of this process has.
+    pub fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed)
+    }
+
+    /// Whether it should be asked, and what it lacks.
+    pub fn readiness(&self) -> (bool, &'static str) {
+        if self.draining.load(Relaxed) {
+            return (false, "stopping");
+        }
+        if self.shelf.current().is_none() {
+            return (false, "nothing is loaded yet");
+        }
+        if self.breaker.is_open() {
+            return (self.config.store.ready_without, "degraded: the store is away");
+        }
+        (true, "ready")
+    }
+
+    /// The metrics, with those read when they are asked for.
+    pub fn metrics_text(&self) -> String {
+        let metrics = &self.metrics;
+        metrics.breaker_open.set(i64::from(self.breaker.is_open()));
+        metrics.pending.set(self.pool.pending() as i64);
+        metrics.in_flight.set(self.in_flight.load(Relaxed) as i64);
+        metrics.effort.set(self.pool.effort());
+        metrics.wait_seconds.set(self.pool.wait().as_secs_f64());
+        metrics.text()
+    }
+}
+
+/// One of the requests in flight.
+pub struct Place(Arc<App>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A sample of the requests of late: to warm an index by, and to watch recall.
+#[derive(Debug)]
+pub struct Recent {
+    most: usize,
+    seen: AtomicUsize,
+    kept: Mutex<VecDeque<Request>>,
+}
+
+impl Recent {
+    /// One request in so many is kept.
+    const ONE_IN: usize = 16;
+
+    fn new(most: usize) -> Self {
+        Self { most: most.max(1), seen: AtomicUsize::new(0), kept: Mutex::default() }
+    }
+
+    /// Perhaps keeps a request; never waits.
+    pub fn see(&self, request: &Request) {
+        if self.seen.fetch_add(1, Relaxed).is_multiple_of(Self::ONE_IN)
+            && let Ok(mut kept) = self.kept.try_lock()
+        {
+            if kept.len() >= self.most {
+                kept.pop_front();
+            }
+            kept.push_back(request.clone());
+        }
+    }
+
+    /// All that are kept, oldest first.
+    pub fn all(&self) -> Vec<Request> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// The newest that names a user.
+    pub fn newest_of_a_user(&self) -> Option<Request> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().rev().find(|request| request.user.is_some()).cloned()
+    }
+}

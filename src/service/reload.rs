@@ -1,0 +1,204 @@
+//! Following the store: which release is active, is its index here, is it sound; then it is served.
+//!
+//! The one thing to know: whatever is wrong with a candidate, what is served goes on being served. A candidate that was
+//! refused is looked at again when its file has changed, or when somebody asks for it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::app::App;
+use super::guarded::Guarded;
+use super::metrics::{OfOutcome, Word};
+use super::shape::ReleaseDocument;
+use super::shelf::{LoadError, Loaded, Store, find};
+use crate::catalog::Index;
+use crate::engine::{Diversity, Effort, EngineError, ItemFilter, SimilarRequest};
+use crate::kv::{AnyKv, RedisOptions};
+use crate::store::{Manifest, StoreError, UserVectors, current};
+
+/// How long a start waits before it tries the store again.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// What somebody asks of the one who follows.
+#[derive(Debug)]
+pub enum Command {
+    /// Look now, whatever was refused before.
+    Reload(oneshot::Sender<Result<ReleaseDocument, String>>),
+    /// Serve the previous release until the store has yet another.
+    RollBack(oneshot::Sender<Result<ReleaseDocument, String>>),
+}
+
+/// Follows the store until the service ends.
+pub async fn follow(app: Arc<App>, mut commands: mpsc::Receiver<Command>) {
+    let store = connect(&app).await;
+    let mut follower = Follower { app, store, refused: None, held: None };
+    let poll = Duration::from_millis(follower.app.config.reload.poll_ms);
+    let mut failing = false;
+    loop {
+        let looked = follower.look(false).await;
+        if let Err(error) = &looked
+            && !failing
+        {
+            tracing::warn!(error = error.as_str(), "the active release cannot be served");
+        }
+        failing = looked.is_err();
+        // not all replicas at once
+        let jitter = 0.9 + 0.2 * f64::from(clock_us() % 1024) / 1024.0;
+        match tokio::time::timeout(poll.mul_f64(jitter), commands.recv()).await {
+            Err(_) => {}
+            Ok(Some(command)) => follower.obey(command).await,
+            Ok(None) => return,
+        }
+    }
+}
+
+fn clock_us() -> u32 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_micros())
+}
+
+async fn connect(app: &App) -> Store {
+    let (config, mut told) = (&app.config.store, false);
+    let options = RedisOptions {
+        connect_timeout_ms: config.connect_timeout_ms,
+        response_timeout_ms: config.timeout_ms,
+        ..RedisOptions::default()
+    };
+    let kv = loop {
+        match AnyKv::open_with(&config.address, options.clone()).await {
+            Ok(kv) => break kv,
+            Err(error) if !told => tracing::warn!(%error, "waiting for the store"),
+            Err(_) => {}
+        }
+        told = true;
+        tokio::time::sleep(PATIENCE).await;
+    };
+    let address = app.config.redacted().store.address;
+    let timeout = Duration::from_millis(config.timeout_ms);
+    let store = Guarded::new(kv, address, timeout, Arc::clone(&app.breaker), Arc::clone(&app.metrics));
+    let _ = app.store.set(store.clone());
+    store
+}
+
+struct Follower {
+    app: Arc<App>,
+    store: Store,
+    /// The candidate that was refused, as its file was then.
+    refused: Option<(String, Stamp)>,
+    /// The release that was rolled back from.
+    held: Option<String>,
+}
+
+/// What tells whether a file is still the same.
+type Stamp = Option<(PathBuf, u64, SystemTime)>;
+
+fn stamp(template: &Path, manifest: &Manifest) -> Stamp {
+    let path = find(template, manifest).ok()?;
+    let about = std::fs::metadata(&path).ok()?;
+    Some((path, about.len(), about.modified().ok()?))
+}
+
+impl Follower {
+    /// Takes up the active release if it is not the one that is served.
+    async fn look(&mut self, asked: bool) -> Result<(), String> {
+        let namespace = self.app.config.store.namespace.clone();
+        let manifest = match current(&self.store, &namespace).await {
+            Ok(manifest) => manifest,
+            // it is away: what is served is served
+            Err(StoreError::Kv(_)) if self.app.shelf.current().is_some() => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        };
+        let served = self.app.shelf.current();
+        if served.is_some_and(|served| served.manifest().id == manifest.id) {
+            self.held = None;
+            return Ok(());
+        }
+        if !asked && self.held.as_ref() == Some(&manifest.id) {
+            return Ok(());
+        }
+        let template = &self.app.config.index.path;
+        let stamp = stamp(template, &manifest);
+        if !asked && self.refused.as_ref() == Some(&(manifest.id.clone(), stamp.clone())) {
+            return Ok(());
+        }
+        let name = manifest.name.clone();
+        match self.load(manifest.clone()).await {
+            Ok(loaded) => {
+                tracing::info!(release = name, items = loaded.engine.index().len(), "served from now on");
+                self.app.serve(Arc::new(loaded));
+                (self.refused, self.held) = (None, None);
+                self.count("served");
+                Ok(())
+            }
+            Err(error) => {
+                tracing::error!(release = name, %error, "refused; what was served is served");
+                self.refused = Some((manifest.id, stamp));
+                self.count("refused");
+                Err(error.to_string())
+            }
+        }
+    }
+
+    fn count(&self, outcome: &'static str) {
+        self.app.metrics.reloads.get_or_create(&OfOutcome { outcome: Word(outcome) }).inc();
+    }
+
+    /// Opens, joins and warms on a thread that may take its time.
+    async fn load(&self, manifest: Manifest) -> Result<Loaded, LoadError> {
+        let app = Arc::clone(&self.app);
+        let namespace = app.config.store.namespace.clone();
+        let users = UserVectors::open_release(self.store.clone(), &namespace, &manifest.name).await;
+        let users = users.map_err(EngineError::from)?;
+        let handle = tokio::runtime::Handle::current();
+        let task = tokio::task::spawn_blocking(move || {
+            let path = find(&app.config.index.path, &manifest)?;
+            let index = if app.config.index.resident { Index::open_resident(&path)? } else { Index::open(&path)? };
+            let loaded = Loaded::new(index, users, app.config.run.ef, app.config.run.recall_floor)?;
+            warm(&loaded, &app, &handle);
+            Ok(loaded)
+        });
+        task.await.unwrap_or_else(|error| Err(LoadError::Lost(error.to_string())))
+    }
+
+    async fn obey(&mut self, command: Command) {
+        let served = |app: &App| app.shelf.current().map(|loaded| loaded.document());
+        match command {
+            Command::Reload(tell) => {
+                let looked = self.look(true).await;
+                let _ = tell.send(looked.and_then(|()| served(&self.app).ok_or("nothing is loaded".to_owned())));
+            }
+            Command::RollBack(tell) => {
+                let from = self.app.shelf.current().map(|loaded| loaded.manifest().id.clone());
+                let told = match self.app.shelf.previous() {
+                    Some(previous) => {
+                        tracing::info!(release = previous.manifest().name, "served again");
+                        self.app.serve(previous);
+                        self.held = from;
+                        self.count("rolled_back");
+                        served(&self.app).ok_or("nothing is loaded".to_owned())
+                    }
+                    None => Err("there is no previous release; activate one with `tonnage releases`".to_owned()),
+                };
+                let _ = tell.send(told);
+            }
+        }
+    }
+}
+
+/// Looks for items by their own vectors and answers recent requests, so that nobody's request is the first to touch a page
+/// of the index. What is answered is of no interest, and a request may be about what this index has not.
+fn warm(loaded: &Loaded, app: &App, handle: &tokio::runtime::Handle) {
+    let index = loaded.engine.index();
+    let most = app.config.reload.warm;
+    let step = (index.len() / most.max(1)).max(1);
+    for node in (0..index.len() as u32).step_by(step).take(most) {
+        let item = index.id(node).into();
+        let (effort, filter) = (Effort::Ef(loaded.efforts.most), ItemFilter::default());
+        let _ = loaded.engine.similar(&SimilarRequest { item, k: 20, effort, filter, diversity: Diversity::default() });
+    }
+    for request in app.recent.all() {
+        let _ = handle.block_on(loaded.engine.recommend(std::slice::from_ref(&request)));
+    }
+}

@@ -1,0 +1,171 @@
+//! Routes: who may take which, and what all of them have in common.
+//!
+//! The one thing to know: every request goes through [`enter`], which names it, looks at its key, times it and turns
+//! whatever goes wrong into a problem. A handler sees only what was let through.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderValue, header, request::Parts};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::de::DeserializeOwned;
+
+use super::admin::Administration;
+use super::app::App;
+use super::keys::{self, Right};
+use super::problem::{Kind, Problem};
+use super::{admin, answer, openapi, state};
+
+/// Longest request id that is taken from a client.
+const LONGEST_ID: usize = 128;
+
+/// A request that was let in.
+pub struct Entered {
+    /// What all requests share.
+    pub app: Arc<App>,
+    /// Its head.
+    pub parts: Parts,
+    /// Its name.
+    pub id: String,
+    /// When it came.
+    pub began: Instant,
+    body: Body,
+}
+
+impl Entered {
+    /// The deadline of a request that asks for this many milliseconds, or for none.
+    pub fn deadline(&self, asked_ms: Option<u64>) -> Instant {
+        // an hour is as good as none, and no addition overflows
+        let ms = asked_ms.unwrap_or(self.app.config.run.deadline_ms).min(3_600_000);
+        self.began + Duration::from_millis(ms)
+    }
+
+    /// The whole body, which is said to be JSON.
+    pub async fn body(&mut self) -> Result<Bytes, Problem> {
+        let kind = self.parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let kind = kind.map(|kind| kind.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii());
+        if !kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/json")) {
+            return Err(Problem::new(Kind::UnsupportedMediaType, "send `Content-Type: application/json`"));
+        }
+        let most = self.app.config.limits.body_bytes;
+        let limit = Duration::from_millis(self.app.config.listen.body_timeout_ms);
+        let body = std::mem::take(&mut self.body);
+        match tokio::time::timeout(limit, to_bytes(body, most)).await {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(_)) => Err(Problem::new(Kind::TooLarge, format!("expected a whole body of at most {most} bytes"))),
+            Err(_) => {
+                let detail = format!("the body did not arrive within {} ms", limit.as_millis());
+                Err(Problem::new(Kind::RequestTimeout, detail))
+            }
+        }
+    }
+}
+
+/// A JSON document, of which every field is known.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::invalid(error.to_string()))
+}
+
+/// A document as it is sent.
+pub fn json(document: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
+}
+
+/// Runs a handler for a request that may be let in.
+async fn enter<F: Future<Output = Result<Response, Problem>> + Send>(
+    app: Arc<App>,
+    route: &'static str,
+    needed: Option<Right>,
+    request: Request,
+    handler: impl FnOnce(Entered) -> F + Send,
+) -> Response {
+    let began = Instant::now();
+    let (parts, body) = request.into_parts();
+    let id = id_of(&app, &parts);
+    let allowed = needed.map_or(Ok(()), |right| keys::admit(&app.config.keys, &parts.headers, right));
+    let (id_header, slow_ms) = (HeaderValue::from_str(&id), app.config.log.slow_ms);
+    let entered = Entered { app: Arc::clone(&app), parts, id: id.clone(), began, body };
+    let outcome = match allowed {
+        Ok(()) => handler(entered).await,
+        Err(problem) => Err(problem),
+    };
+    let mut response = outcome.unwrap_or_else(IntoResponse::into_response);
+    if let Ok(id) = id_header {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    if app.draining.load(Relaxed) {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    let (took, status) = (began.elapsed(), response.status().as_u16());
+    app.metrics.done(route, status, took);
+    let us = took.as_micros() as u64;
+    if slow_ms > 0 && took >= Duration::from_millis(slow_ms) {
+        tracing::warn!(route, status, us, request_id = id, "slow");
+    } else {
+        tracing::debug!(route, status, us, request_id = id, "answered");
+    }
+    response
+}
+
+/// The name that the client gave the request, if it is one that can be shown; otherwise one of ours.
+fn id_of(app: &App, parts: &Parts) -> String {
+    let given = parts.headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let shown = |id: &&str| (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+    given.filter(shown).map_or_else(|| format!("{:016x}", app.next_number()), str::to_owned)
+}
+
+/// One route: its metrics name, the right it needs, its handler.
+macro_rules! route {
+    ($app:expr, $method:ident, $name:literal, $right:expr, $handler:expr) => {{
+        let app = Arc::clone($app);
+        $method(move |request: Request| enter(app, $name, $right, request, $handler))
+    }};
+}
+
+/// What clients are let to.
+pub fn public(app: &Arc<App>) -> Router {
+    let read = Some(Right::Read);
+    let routes = Router::new()
+        .route("/v1/recommend", route!(app, post, "recommend", read, answer::recommend))
+        .route("/v1/recommend/{user}", route!(app, get, "recommend_user", read, answer::recommend_user))
+        .route("/v1/similar", route!(app, post, "similar", read, answer::similar))
+        .route("/v1/score", route!(app, post, "score", read, answer::score))
+        .route("/v1/releases", route!(app, get, "releases", read, state::releases))
+        .route("/v1/capacity", route!(app, get, "capacity", read, state::capacity))
+        .route("/livez", route!(app, get, "livez", None, state::livez))
+        .route("/readyz", route!(app, get, "readyz", None, state::readyz))
+        .route("/openapi.json", route!(app, get, "openapi", None, openapi::document));
+    with_fallbacks(routes, app)
+}
+
+/// What is answered on the port of administration.
+pub fn administration(app: &Arc<App>, orders: &Administration) -> Router {
+    let admin = Some(Right::Admin);
+    let (reload, back) = (orders.clone(), orders.clone());
+    let routes = Router::new()
+        .route("/livez", route!(app, get, "livez", None, state::livez))
+        .route("/readyz", route!(app, get, "readyz", None, state::readyz))
+        .route("/metrics", route!(app, get, "metrics", Some(Right::Read), state::metrics))
+        .route("/v1/admin/reload", route!(app, post, "reload", admin, |entered| admin::reload(reload, entered)))
+        .route("/v1/admin/rollback", route!(app, post, "rollback", admin, |entered| admin::roll_back(back, entered)));
+    with_fallbacks(routes, app)
+}
+
+fn with_fallbacks(routes: Router, app: &Arc<App>) -> Router {
+    let refuse = |kind, detail: &'static str| {
+        let app = Arc::clone(app);
+        move |request: Request| {
+            let app = Arc::clone(&app);
+            async move { enter(app, "none", None, request, |_| async move { Err(Problem::new(kind, detail)) }).await }
+        }
+    };
+    routes
+        .method_not_allowed_fallback(refuse(Kind::MethodNotAllowed, "see /openapi.json for the methods of each route"))
+        .fallback(refuse(Kind::NotFound, "see /openapi.json for the routes"))
+}

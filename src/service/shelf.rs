@@ -1,0 +1,178 @@
+//! What is served: one index with its users, and the one before it.
+//!
+//! The one thing to know: a request takes what is served when it begins and keeps it to its end. A swap makes others
+//! begin with the new one, and takes nothing away from anybody.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use arc_swap::ArcSwapOption;
+
+use super::guarded::Guarded;
+use super::shape::ReleaseDocument;
+use crate::catalog::{CatalogError, Index};
+use crate::engine::{Effort, Engine, EngineError};
+use crate::file::{FileError, Mapped};
+use crate::kv::AnyKv;
+use crate::store::{Manifest, UserVectors};
+
+/// The store as the service reads it.
+pub type Store = Guarded<AnyKv>;
+
+/// A release that is loaded.
+pub struct Loaded {
+    /// What answers.
+    pub engine: Engine<Store>,
+    /// Its users.
+    pub users: UserVectors<Store>,
+    /// The efforts of a search that asks for none: on an idle machine, and the least by the recall floor.
+    pub efforts: Efforts,
+    /// When it was loaded.
+    pub since: Instant,
+    /// The same by the wall clock.
+    pub at: SystemTime,
+}
+
+/// How hard a search may and must be worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Efforts {
+    /// When there is time.
+    pub most: usize,
+    /// When there is none.
+    pub least: usize,
+}
+
+/// Why a release cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No file has its fingerprint.
+    #[error("{}: expected an index with fingerprint {expected:016x}, got {got}: copy the index of release {release} there", path.display())]
+    NoIndex {
+        /// Where was looked.
+        path: PathBuf,
+        /// The release's fingerprint.
+        expected: u64,
+        /// What is there.
+        got: String,
+        /// The release.
+        release: String,
+    },
+    /// The file is not what it should be.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// Index and users do not go together.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The task that loads it fell over.
+    #[error("loading did not come to an end: {0}")]
+    Lost(String),
+}
+
+impl Loaded {
+    /// Joins an index and its users.
+    pub fn new(index: Index, users: UserVectors<Store>, ef: usize, recall_floor: f64) -> Result<Self, LoadError> {
+        let profile = index.profile();
+        let most = if ef > 0 { ef } else { profile.default_ef() };
+        // without a measured recall nothing can be promised, and nothing is lowered
+        let least = profile.ef_for(recall_floor).map_or(most, |ef| most.min(ef as usize));
+        let efforts = Efforts { most, least };
+        let engine = Engine::new(index, users.clone())?;
+        Ok(Self { engine, users, efforts, since: Instant::now(), at: SystemTime::now() })
+    }
+
+    /// Its manifest.
+    pub fn manifest(&self) -> &Manifest {
+        self.users.manifest()
+    }
+
+    /// What is told of it.
+    pub fn document(&self) -> ReleaseDocument {
+        let (index, manifest) = (self.engine.index(), self.manifest());
+        ReleaseDocument {
+            name: manifest.name.clone(),
+            fingerprint: format!("{:016x}", manifest.fingerprint),
+            items: index.len(),
+            dim: index.dim(),
+            users: manifest.users,
+            index_bytes: index.bytes(),
+            loaded_s: self.since.elapsed().as_secs(),
+        }
+    }
+}
+
+impl Efforts {
+    /// The effort of a request when it may be `level` of the most, from 0 to 1; and whether it is less than asked for.
+    pub fn at(self, asked: Effort, level: f64) -> (Effort, bool) {
+        match asked {
+            Effort::Ef(_) => (asked, false),
+            _ if level >= 1.0 && asked != Effort::Default => (asked, false),
+            _ => {
+                let room = self.most.saturating_sub(self.least) as f64;
+                let ef = self.least + (room * level.clamp(0.0, 1.0)).round() as usize;
+                (Effort::Ef(ef), ef < self.most)
+            }
+        }
+    }
+}
+
+/// The release that is served, and the one before.
+#[derive(Default)]
+pub struct Shelf {
+    current: ArcSwapOption<Loaded>,
+    previous: ArcSwapOption<Loaded>,
+}
+
+impl Shelf {
+    /// What is served.
+    pub fn current(&self) -> Option<Arc<Loaded>> {
+        self.current.load_full()
+    }
+
+    /// What was served before.
+    pub fn previous(&self) -> Option<Arc<Loaded>> {
+        self.previous.load_full()
+    }
+
+    /// Serves a release from now on, and keeps what was served.
+    pub fn put(&self, loaded: Arc<Loaded>) {
+        let before = self.current.swap(Some(loaded));
+        self.previous.store(before);
+    }
+}
+
+/// The file with the index of a release: the template filled in, the file itself, or the one of the folder that claims
+/// the release's fingerprint. Only its header was looked at.
+pub fn find(template: &Path, manifest: &Manifest) -> Result<PathBuf, LoadError> {
+    let wanted = manifest.fingerprint;
+    let missing =
+        |path: PathBuf, got: String| LoadError::NoIndex { path, expected: wanted, got, release: manifest.name.clone() };
+    let claim = |path: &Path| match Mapped::claimed_hash(path) {
+        Ok(hash) if hash == wanted => Ok(()),
+        Ok(hash) => Err(format!("one with {hash:016x}")),
+        Err(error) => Err(said(&error)),
+    };
+    let text = template.to_string_lossy();
+    // a name that begins with a dot could lead out of the folder
+    if text.contains("{release}") && manifest.name.starts_with('.') {
+        return Err(missing(template.to_owned(), format!("a release called {:?}", manifest.name)));
+    }
+    let filled = text.replace("{fingerprint}", &format!("{wanted:016x}")).replace("{release}", &manifest.name);
+    let path = if text.contains('{') { PathBuf::from(filled) } else { template.to_owned() };
+    if !path.is_dir() {
+        return claim(&path).map(|()| path.clone()).map_err(|got| missing(path, got));
+    }
+    let listed = std::fs::read_dir(&path).map_err(|error| missing(path.clone(), error.to_string()))?;
+    let files = listed.flatten().map(|entry| entry.path());
+    let mut indexes: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|end| end == "tng")).collect();
+    // the same one on every machine
+    indexes.sort();
+    let found = indexes.iter().find(|file| claim(file).is_ok()).cloned();
+    found.ok_or_else(|| missing(path, format!("{} files *.tng, none of which has it", indexes.len())))
+}
+
+/// A cause in a line, without the path that the message around it has.
+fn said(error: &FileError) -> String {
+    let text = error.to_string();
+    text.split_once(": ").map_or(text.clone(), |(_, rest)| rest.to_owned())
+}

@@ -1,0 +1,165 @@
+//! Connections: accepted, bounded, timed, drained.
+//!
+//! The one thing to know: a stop is in three steps, so that nobody who has sent a request goes without an answer. First
+//! every answer says that its connection closes, while new ones are still taken; then idle connections are closed and
+//! the door with them; last, what is left when the time is over is cut.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use axum::Router;
+use futures_util::FutureExt;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+
+use super::config::Listen;
+use super::metrics::Metrics;
+
+/// The most that a request's head may take. 32 kB: every proxy's limit is lower.
+const HEAD_BYTES: usize = 32 << 10;
+/// How much of the time to drain is given to clients that keep a connection to send one more request.
+const LINGER: u32 = 10;
+/// After a failed accept, which is nearly always a lack of file descriptors: for others to close theirs.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// A door: where it listens, and what is behind it.
+pub struct Door {
+    /// The listening socket.
+    pub listener: TcpListener,
+    /// What answers.
+    pub router: Router,
+    /// Bounds.
+    pub listen: Listen,
+    /// Where connections are counted.
+    pub metrics: Arc<Metrics>,
+    /// Said by this door when it begins to stop; whoever asks for readiness wants to know.
+    pub draining: Arc<AtomicBool>,
+    /// For connections that begin with a handshake.
+    pub tls: Option<TlsAcceptor>,
+}
+
+/// What all connections of a door share.
+struct Inside {
+    router: Router,
+    head_timeout: Duration,
+    tls: Option<TlsAcceptor>,
+    graceful: GracefulShutdown,
+}
+
+impl Door {
+    /// Answers until `stop`, then drains.
+    pub async fn serve(self, stop: impl Future<Output = ()>) {
+        let Self { listener, router, listen, metrics, draining, tls } = self;
+        let room = Arc::new(Semaphore::new(listen.connections));
+        let head_timeout = Duration::from_millis(listen.head_timeout_ms);
+        let inside = Inside { router, head_timeout, tls, graceful: GracefulShutdown::new() };
+        let count = |permit: OwnedSemaphorePermit| Connection::count(permit, &metrics);
+        tokio::pin!(stop);
+        tokio::select! {
+            () = &mut stop => {}
+            never = accept(&listener, &room, |stream, permit| inside.spawn(stream, count(permit))) => match never {},
+        }
+        draining.store(true, Relaxed);
+        let drain = Duration::from_millis(listen.drain_ms);
+        let end = Instant::now() + drain;
+        let quiet = async {
+            while room.available_permits() < listen.connections {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            () = sleep_until(Instant::now() + drain / LINGER) => {}
+            () = quiet => {}
+            never = accept(&listener, &room, |stream, permit| inside.spawn(stream, count(permit))) => match never {},
+        }
+        // those who knocked and were not let in yet
+        while let (Some(Ok((stream, _))), Ok(permit)) =
+            (listener.accept().now_or_never(), Arc::clone(&room).try_acquire_owned())
+        {
+            inside.spawn(stream, count(permit));
+        }
+        drop(listener);
+        if timeout_at(end, inside.graceful.shutdown()).await.is_err() {
+            tracing::warn!("connections were cut: they did not end within the time to drain");
+        }
+    }
+}
+
+/// Lets connections in, one by one, for ever.
+async fn accept(
+    listener: &TcpListener,
+    room: &Arc<Semaphore>,
+    admit: impl Fn(TcpStream, OwnedSemaphorePermit),
+) -> Infallible {
+    loop {
+        let Ok(permit) = Arc::clone(room).acquire_owned().await else {
+            return std::future::pending().await; // never closed
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => admit(stream, permit),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(BREATH).await;
+            }
+        }
+    }
+}
+
+/// An open connection, counted.
+struct Connection {
+    _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl Connection {
+    fn count(permit: OwnedSemaphorePermit, metrics: &Arc<Metrics>) -> Self {
+        metrics.connections.inc();
+        Self { _permit: permit, metrics: Arc::clone(metrics) }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.metrics.connections.dec();
+    }
+}
+
+impl Inside {
+    fn spawn(&self, stream: TcpStream, counted: Connection) {
+        // answers are small and whole; waiting to fill a packet only delays them
+        let _ = stream.set_nodelay(true);
+        let (router, head_timeout) = (self.router.clone(), self.head_timeout);
+        let (watcher, tls) = (self.graceful.watcher(), self.tls.clone());
+        tokio::spawn(async move {
+            // how a connection ends is its client's affair
+            let _ = match tls {
+                None => watcher.watch(connection(TokioIo::new(stream), router, head_timeout)).await,
+                Some(tls) => match timeout(head_timeout, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => watcher.watch(connection(TokioIo::new(stream), router, head_timeout)).await,
+                    _ => Ok(()),
+                },
+            };
+            drop(counted);
+        });
+    }
+}
+
+fn connection<I: Read + Write + Unpin>(
+    io: I,
+    router: Router,
+    head_timeout: Duration,
+) -> http1::Connection<I, TowerToHyperService<Router>> {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_BYTES);
+    http.serve_connection(io, TowerToHyperService::new(router))
+}
