@@ -10,6 +10,9 @@ use serde_json::Value;
 use support::RedisServer;
 use support::vectors::{numbers, write_npy};
 use tempfile::TempDir;
+use tonnage::catalog::Index;
+use tonnage::codec::{Codec, record};
+use tonnage::store::{Ids, PublishOptions, ReleaseSpec, Strategy, Users, prepare};
 
 const DIM: usize = 64;
 const USERS: usize = 100_000;
@@ -190,4 +193,118 @@ fn a_doctor_finds_what_is_wrong_and_nothing_else() {
     bench.works("releases retire a --store STORE");
     server.say(&format!("SET tonnage:{}:5 x", id(0))).unwrap();
     bench.refused(1, "doctor --store STORE", &["1 pages are left of release a (retired)", "2 findings"]);
+}
+
+/// What `tools/read_items.py` prints for these rows of `tonnage.items`.
+fn read_items(server: &RedisServer, rows: &[u32]) -> Result<String, String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/read_items.py");
+    let mut python = Command::new("python3");
+    python.args([script, "127.0.0.1", &server.port().to_string(), "tonnage.items"]);
+    let output = python.args(rows.iter().map(u32::to_string)).output();
+    let output = output.unwrap_or_else(|e| panic!("python3 must be installed for this test: {e}"));
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
+}
+
+#[test]
+fn item_pages_are_published_read_by_others_and_go_with_their_release() {
+    let server = RedisServer::start(&[]);
+    let bench = Bench::new(server.url());
+    let items = |name: &str, more: &str| {
+        format!("publish --index items.tng --item-pages --store STORE --release {name} {more}")
+    };
+    bench.refused(2, "publish --index items.tng --store STORE", &["--users"]);
+    bench.refused(2, &format!("{} --users users.npy", items("a", "")), &["cannot be used with"]);
+    bench.refused(8, &items("a", "--budget-bytes 900000"), &["nothing was written"]);
+    assert!(server.say("DBSIZE").unwrap().starts_with(":0\r"));
+
+    for (name, codec) in [("a", Codec::F16), ("b", Codec::Int8)] {
+        let first = bench.works(&items(name, &format!("--codec {codec} --json"))).json();
+        assert_eq!((&first["of"], &first["users"], &first["active"]), (&"items".into(), &300.into(), &true.into()));
+        assert!(first["footprint"]["peak_bytes"].as_u64() > first["footprint"]["before_bytes"].as_u64());
+        // another program reads what the index holds
+        let index = Index::open(&bench.folder.path().join("items.tng")).unwrap();
+        let text = read_items(&server, &[0, 7, 299]).unwrap();
+        for (line, row) in text.lines().zip([0, 7, 299]) {
+            let (mut vector, mut bytes) = (vec![0.0; DIM], vec![0; codec.bytes_per_vector(DIM)]);
+            index.vector(row, &mut vector);
+            record::encode(codec, &vector, &mut bytes).unwrap();
+            record::decode(codec, &bytes, &mut vector).unwrap();
+            let numbers: Vec<f32> = line.split(' ').map(|number| number.parse().unwrap()).collect();
+            assert_eq!((numbers[0], &numbers[1..]), (row as f32, &vector[..]), "{codec}");
+        }
+        bench.works(&bench.publish(name, ""));
+    }
+    let list = bench.works("releases list --store STORE --json").json();
+    let side = |side: &str| -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        list[side].as_array().unwrap().iter().map(|entry| (text(&entry["name"]), text(&entry["state"]))).collect()
+    };
+    let expected = [("a".to_owned(), "previous".to_owned()), ("b".to_owned(), "active".to_owned())];
+    assert_eq!((side("releases"), side("items")), (expected.to_vec(), expected.to_vec()));
+    bench.works("releases list --store STORE").says(&["users", "items", "f16"]);
+    bench.works("doctor --store STORE").says(&["release a (items)", "release b (items)"]);
+
+    bench
+        .works("releases rollback --store STORE")
+        .says(&["release a is active: 100000 users", "a is active: 300 items"]);
+    let page = |name: &str| {
+        let entry = list["items"].as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap();
+        server.say(&format!("EXISTS tonnage.items:{}:0", entry["id"].as_str().unwrap())).unwrap()
+    };
+    assert!(page("a").starts_with(":1") && page("b").starts_with(":1"));
+    // other items than those of the active users
+    bench.works(&items("b", ""));
+    bench.refused(
+        1,
+        "doctor --store STORE",
+        &["release a has items, and other items are active", "releases activate a"],
+    );
+    bench.works("releases activate b --store STORE").says(&["300 items"]);
+    bench.refused(5, "releases retire b --store STORE", &["activate another first"]);
+    bench.works("releases retire a --store STORE").says(&["release a (previous)", "release a, items (previous)"]);
+    assert!(page("a").starts_with(":0") && page("b").starts_with(":1"));
+    // a page that is lost is found
+    let id = list["items"][1]["id"].as_str().unwrap();
+    server.say(&format!("DEL tonnage.items:{id}:0")).unwrap();
+    bench.refused(1, "doctor --store STORE", &["release b (items) has lost 1 pages"]);
+
+    // users of another release take over, and the items of the old one go with it, though nothing came in their place
+    bench.works(&bench.publish("c", ""));
+    bench.works(&bench.publish("d", ""));
+    bench.works("releases gc --store STORE").says(&["release b (past)", "release b, items (active)"]);
+    assert!(page("b").starts_with(":0"));
+    assert!(read_items(&server, &[0]).unwrap_err().contains("tonnage.items has no active release"));
+    bench.works("releases gc --store STORE").says(&["nothing to remove"]);
+}
+
+#[test]
+fn a_half_rolled_release_is_named_with_what_can_be_done() {
+    let server = RedisServer::start(&[]);
+    let bench = Bench::new(server.url());
+    bench.works(&bench.publish("a", ""));
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+        let spec = ReleaseSpec {
+            name: "half".to_owned(),
+            fingerprint: 7,
+            codec: Codec::Int8,
+            dim: DIM as u32,
+            grace: ReleaseSpec::DEFAULT_GRACE,
+        };
+        let encode = |rows: &[u32], _: &mut [u8]| if rows[0] < 50_000 { Ok(()) } else { Err("no more".into()) };
+        let users = Users { count: USERS as u32, ids: Ids::Dense, encode: &encode };
+        let options = PublishOptions { strategy: Strategy::Rolling, ..PublishOptions::default() };
+        let kv = server.connect().await;
+        let rolling = prepare(&kv, "tonnage", &spec, &users, &options).await.unwrap();
+        rolling.run(&mut |_| ()).await.unwrap_err();
+    });
+    let remedies = ["half", "run the same publish again", "releases retire half"];
+    bench.works("releases gc --store STORE").says(&remedies);
+    bench.refused(1, "doctor --store STORE", &remedies);
+    bench.refused(5, &bench.publish("c", "--strategy rolling"), &remedies[..2]);
+    bench.works("releases retire half --store STORE").says(&["release half (rolling) is given up"]);
+    bench.works("releases gc --store STORE").says(&["nothing to remove"]);
+    bench.refused(1, "doctor --store STORE", &["release half was rolled in by half and given up"]);
+    bench.works(&bench.publish("c", "--strategy rolling")).says(&["release c is active"]);
+    bench.works("doctor --store STORE");
 }

@@ -11,8 +11,8 @@ use tonnage::codec::Codec;
 use tonnage::input::Id;
 use tonnage::kv::Kv;
 use tonnage::store::{
-    Ids, Manifest, RemoveOptions, State, StoreError, UserVectors, Users, activate, current, gc, ledger, list, publish,
-    retire, rollback, verify,
+    Ids, Manifest, ReleaseSpec, RemoveOptions, State, StoreError, UserVectors, Users, activate, current, gc, ledger,
+    list, publish, retire, rollback, verify,
 };
 
 on_both_homes!(
@@ -288,4 +288,51 @@ async fn removing_keeps_to_its_pace<K: Kv + Clone>(kv: K) {
     let begun = std::time::Instant::now();
     retire(&kv, NS, "a", &RemoveOptions { pages_per_s: 1_000 }, &mut |_, _| ()).await.unwrap();
     assert!(begun.elapsed() > Duration::from_millis(950), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn no_other_publisher_enters_while_one_clears_up_for_longer_than_its_lease() {
+    let server = support::RedisServer::start(&[]);
+    let kv = server.connect().await;
+    // a page a user, so that there are many names, and hardly one of them was written
+    let wide = |name: &str, grace_s| ReleaseSpec {
+        codec: Codec::F32,
+        dim: 2_048,
+        grace: Duration::from_secs(grace_s),
+        ..spec(name)
+    };
+    let dead = wide("dead", 4); // a lease of half a second
+    let users = Users { count: 400_000, ids: Ids::Dense, encode: &slowly };
+    let mut nothing = |_| ();
+    let dying = publish(&kv, NS, &dead, &users, &mut nothing);
+    assert!(tokio::time::timeout(Duration::from_secs(1), dying).await.is_err());
+    tokio::time::sleep(Duration::from_millis(600)).await;
+
+    let lease_s = 4;
+    let brief = wide("a", 8 * lease_s);
+    let done = AtomicBool::new(false);
+    let clearing = async {
+        // 400,000 names at 50,000 a second: twice as long as the lease
+        let few = Users { count: 10, ids: Ids::Dense, encode: &slowly };
+        let manifest = publish(&kv, NS, &brief, &few, &mut |_| ()).await;
+        done.store(true, Ordering::SeqCst);
+        manifest.unwrap()
+    };
+    let (begun, other) = (std::time::Instant::now(), server.connect().await);
+    let trying = async {
+        let mut told = Duration::ZERO;
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let at = begun.elapsed();
+            let result = publish_as(&other, &spec("b"), Named::Dense, 10).await;
+            if done.load(Ordering::SeqCst) {
+                return told;
+            }
+            assert!(matches!(result, Err(StoreError::Busy { .. })), "{result:?} after {at:?}");
+            told = at;
+        }
+    };
+    let (manifest, told) = tokio::join!(clearing, trying);
+    assert!(told > Duration::from_secs(lease_s + 1), "it was over after {told:?}");
+    verify(&kv, NS, &manifest).await.unwrap();
 }

@@ -4,15 +4,15 @@
 mod support;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use support::releases::{NS, Named, fingerprint, number, page_key, publish_users, record, spec};
+use support::releases::{NS, Named, fingerprint, page_key, publish_users, record, spec};
+use support::rolls::{USERS, a_roll_dies, id, look, publish_by, roll};
 use tonnage::codec::Codec;
 use tonnage::input::Id;
 use tonnage::kv::Kv;
 use tonnage::store::{
-    Ids, Manifest, PublishOptions, ReleaseSpec, RemoveOptions, State, StoreError, Strategy, UserVectors, Users,
-    activate, current, gc, ledger, prepare, retire, rollback, verify,
+    ReleaseSpec, RemoveOptions, State, StoreError, Strategy, UserVectors, activate, current, gc, ledger, retire,
+    rollback, verify,
 };
 
 on_both_homes!(
@@ -26,55 +26,6 @@ on_both_homes!(
     a_rolled_release_is_succeeded_and_retired_like_any_other,
     replacing_removes_the_active_release_first,
 );
-
-const USERS: u32 = 600_000;
-
-fn id(named: Named, row: u32) -> Id<'static> {
-    Id::U64(if named == Named::Dense { u64::from(row) } else { number(row) })
-}
-
-async fn publish_by<K: Kv>(
-    kv: &K,
-    spec: &ReleaseSpec,
-    named: Named,
-    count: u32,
-    strategy: Strategy,
-) -> Result<Manifest, StoreError> {
-    let by_number = |row| Id::U64(number(row));
-    let ids = if named == Named::Dense { Ids::Dense } else { Ids::Listed(&by_number) };
-    let encode = |rows: &[u32], out: &mut [u8]| {
-        let bytes = out.len() / rows.len();
-        for (&row, out) in rows.iter().zip(out.chunks_exact_mut(bytes)) {
-            let record = record(spec.fingerprint, row);
-            out.iter_mut().zip(record.iter().cycle()).for_each(|(out, byte)| *out = *byte);
-        }
-        Ok(())
-    };
-    let users = Users { count, ids, encode: &encode };
-    let options = PublishOptions { strategy, ..PublishOptions::default() };
-    prepare(kv, NS, spec, &users, &options).await?.run(&mut |_| ()).await
-}
-
-async fn roll<K: Kv>(kv: &K, name: &str, named: Named, count: u32) -> Result<Manifest, StoreError> {
-    publish_by(kv, &spec(name), named, count, Strategy::Rolling).await
-}
-
-/// How many of some users a reader finds and does not find; what it finds must be its own release's.
-async fn look<K: Kv>(reader: &UserVectors<K>, named: Named, from: u32) -> (u32, u32) {
-    let rows: Vec<u32> = (0..40).map(|i| (number(from + i) >> 33) as u32 % USERS).collect();
-    let ids: Vec<Id> = rows.iter().map(|&row| id(named, row)).collect();
-    let (mut found, mut not) = (0, 0);
-    for (&row, got) in rows.iter().zip(reader.get(&ids).await.unwrap()) {
-        match got {
-            Some(got) => {
-                assert_eq!(got, record(reader.manifest().fingerprint, row), "row {row}");
-                found += 1;
-            }
-            None => not += 1,
-        }
-    }
-    (found, not)
-}
 
 async fn rolls_under_readers<K: Kv + Clone>(kv: K, named: Named) {
     publish_users(&kv, "a", named, USERS).await;
@@ -120,27 +71,6 @@ async fn a_reader_of_either_release_finds_only_its_own_while_one_rolls_over_the_
 
 async fn a_roll_of_hashed_pages_is_read_by_either_reader<K: Kv + Clone>(kv: K) {
     rolls_under_readers(kv, Named::Numbers).await;
-}
-
-/// `a` is active, and a publisher that was rolling `b` over it has died; its lease is over.
-async fn a_roll_dies<K: Kv>(kv: &K) {
-    publish_users(kv, "a", Named::Dense, USERS).await;
-    activate(kv, NS, "a").await.unwrap();
-    let mut brief = spec("b");
-    brief.grace = Duration::from_secs(4); // so that the lease is half a second
-    {
-        let rolling = publish_by(kv, &brief, Named::Dense, USERS, Strategy::Rolling);
-        let mut rolling = std::pin::pin!(rolling);
-        // until it has begun, and a little further
-        let mut writes = 0;
-        while writes < 3 {
-            let step = tokio::time::timeout(Duration::from_millis(1), &mut rolling).await;
-            assert!(step.is_err(), "it was too quick to be stopped");
-            let first = kv.get_many(&[format!("{NS}:r:b").into_bytes()]).await.unwrap();
-            writes += u32::from(first[0].is_some());
-        }
-    }
-    tokio::time::sleep(Duration::from_millis(600)).await;
 }
 
 async fn a_roll_that_died_is_run_again_to_its_end<K: Kv + Clone>(kv: K) {

@@ -13,7 +13,8 @@ def ask(*words):
         sys.exit(f"{words}: {head.decode().strip()}")
     return wire.read(int(head[1:]) + 2)[:-2]
 
-release, name = ask("GET", f"{ns}:current").decode().split("\n")[0].split(" ", 1)
+current = ask("GET", f"{ns}:current").decode().split("\n")[0] or sys.exit(f"{ns} has no active release")
+release, name = current.split(" ", 1)
 manifest = json.loads(ask("GET", f"{ns}:r:{name}").split(b"\n", 1)[1])
 pages = f"{ns}:{manifest.get('keys') or release}:"
 codec, dim, slots = manifest["codec"], manifest["dim"], manifest["addressing"]["dense"]["slots"]

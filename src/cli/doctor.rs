@@ -126,11 +126,15 @@ fn text(report: &Report) -> String {
         parts.push(out::table(&head, checkup.releases.iter().map(row)));
     }
     if !checkup.shares.is_empty() {
-        let row = |share: &Share| {
-            let how = if share.predicted { "predicted" } else { "as the server says" };
-            vec![share.part.clone(), out::bytes(share.bytes), how.to_owned()]
-        };
-        parts.push(out::table(&["used by", "bytes", ""], checkup.shares.iter().map(row)));
+        parts.push(shares(&checkup.shares));
+    }
+    for shard in &checkup.shards {
+        let next = shard.next_peak_bytes.map_or_else(String::new, |peak| {
+            format!("; another release like the active one: {} at the peak", out::bytes(peak))
+        });
+        let of = shard.limit_bytes.map_or_else(|| "no limit".to_owned(), |limit| format!("of {}", out::bytes(limit)));
+        parts.push(format!("{}: {} used {of}{next}\n", shard.shard, out::bytes(shard.used_bytes)));
+        parts.push(shares(&shard.shares));
     }
     let next = checkup.next_peak_bytes.map(out::bytes);
     parts.extend(next.map(|peak| format!("another release like the active one: {peak} at the peak\n")));
@@ -143,6 +147,14 @@ fn text(report: &Report) -> String {
     parts.extend(checkup.notes.iter().map(|note| format!("note: {note}\n")));
     parts.extend(checkup.findings.iter().map(|finding| format!("finding: {finding}\n")));
     parts.concat()
+}
+
+fn shares(shares: &[Share]) -> String {
+    let row = |share: &Share| {
+        let how = if share.predicted { "predicted" } else { "as the server says" };
+        vec![share.part.clone(), out::bytes(share.bytes), how.to_owned()]
+    };
+    out::table(&["used by", "bytes", ""], shares.iter().map(row))
 }
 
 fn row(release: &Standing) -> Vec<String> {

@@ -151,7 +151,7 @@ fn code_of_store(error: &StoreError) -> u8 {
     match error {
         // what was to be published could not be read
         StoreError::Source(cause) => code_of(&**cause).unwrap_or(1),
-        StoreError::LeftBehind { cause, .. } => code_of_store(cause),
+        StoreError::LeftBehind { cause, .. } | StoreError::HalfRolled { cause, .. } => code_of_store(cause),
         StoreError::DuplicateId { .. } => 3,
         StoreError::BadName { .. } => 2,
         StoreError::TooLarge { .. } => 8,

@@ -11,29 +11,39 @@ use super::out::{self, Output};
 use super::{Usage, units};
 use crate::catalog::Index;
 use crate::codec::Codec;
-use crate::engine::users::{Publication, Step, UserSource, publish};
+use crate::engine::users::{Publication, Step, UserSource};
+use crate::engine::{EngineError, items, users};
 use crate::input::{Ids, Vectors};
 use crate::kv::AnyKv;
 use crate::plan::quality::ItemForm;
 use crate::plan::{PlanFile, Publishing};
-use crate::store::{Footprint, Listed, Manifest, PublishOptions, Room, State, Strategy, activate, list, lower_codecs};
+use crate::store::{
+    Footprint, Listed, Manifest, PublishOptions, Room, State, Strategy, activate, activate_with_items, items_ns, list,
+    lower_codecs,
+};
 
 /// Load user vectors into Redis or an embedded store as a release that belongs to an index, and activate it
 ///
 /// Users without ids are numbered by row and packed densest. What the release will cost is predicted first, and one that
 /// does not fit is refused before anything is written. Everything written is read back and compared before the release
 /// is activated; until then readers see the release before it, and if anything goes wrong nothing of the new one stays.
+///
+/// With --item-pages it is the index's item vectors that are loaded, by row, for services that read vectors and do not
+/// search. They go with the users' release of the same name: activated, retired and cleared up with it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The index that these users will search
     #[arg(long, value_name = "FILE")]
     index: PathBuf,
     /// User vectors, one a row
-    #[arg(long, value_name = "FILE")]
-    users: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "item_pages")]
+    users: Option<PathBuf>,
     /// User ids, one a vector [default: a column of --users, else row numbers]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "users")]
     ids: Option<PathBuf>,
+    /// Load the index's item vectors into pages, by row, instead of users
+    #[arg(long, conflicts_with_all = ["users", "plan"])]
+    item_pages: bool,
     /// Where users are kept: redis://host:port/db, redis-cluster://host:port, or the path of an embedded file
     #[arg(long, value_name = "STORE")]
     store: String,
@@ -81,11 +91,57 @@ enum Way {
     Replace,
 }
 
+/// What is loaded.
+enum Source<'a> {
+    Users(UserSource<'a>, &'a Vectors),
+    Items(&'a Index, Codec),
+}
+
+impl Source<'_> {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Users(_, vectors) => vectors.rows(),
+            Self::Items(index, _) => index.len(),
+        }
+    }
+
+    /// One of them, and several.
+    fn called(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Users(..) => ("a user", "users"),
+            Self::Items(..) => ("an item", "items"),
+        }
+    }
+
+    /// Where they are kept.
+    fn namespace(&self, users: &str) -> String {
+        match self {
+            Self::Users(..) => users.to_owned(),
+            Self::Items(..) => items_ns(users),
+        }
+    }
+
+    async fn publish(
+        &self,
+        kv: &AnyKv,
+        ns: &str,
+        publication: &Publication<'_>,
+        tell: &mut (dyn FnMut(Step<'_>) + Send),
+    ) -> Result<Manifest, EngineError> {
+        match self {
+            Self::Users(source, _) => users::publish(kv, ns, publication, source, tell).await,
+            Self::Items(index, codec) => items::publish(kv, ns, publication, index, *codec, tell).await,
+        }
+    }
+}
+
 /// What `publish --json` prints.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     store: &'a str,
     namespace: &'a str,
+    /// "users" or "items".
+    of: &'a str,
     active: bool,
     #[serde(flatten)]
     manifest: &'a Manifest,
@@ -99,11 +155,20 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
     let replaces = args.strategy == Some(Way::Replace);
     ensure!(!args.allow_gap || replaces, Usage("--allow-gap belongs to --strategy replace".to_owned()));
     let index = Index::open(&args.index)?;
-    let users = Vectors::open(&args.users)?;
-    let (args, way) = &planned(args, &index, &users)?;
+    let Some(path) = &args.users else {
+        return load(args, &index, &Source::Items(&index, args.codec), None, out);
+    };
+    let users = Vectors::open(path)?;
+    let (args, way) = planned(args, &index, &users)?;
     let ids = args.ids.as_deref().map(Ids::open).transpose()?;
     let source = UserSource::new(&index, &users, ids.as_ref(), args.codec)?;
+    load(&args, &index, &Source::Users(source, &users), way, out)
+}
+
+fn load(args: &Args, index: &Index, source: &Source, way: Option<Publishing>, out: Output) -> anyhow::Result<()> {
+    let replaces = args.strategy == Some(Way::Replace);
     let release = args.release.as_deref().unwrap_or(&index.meta().release);
+    let (one, several) = source.called();
     let started = Instant::now();
     let mut priced = None;
     let manifest = super::runtime()?.block_on(async {
@@ -112,14 +177,14 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
         for what in room.unknown() {
             out::warn(what);
         }
-        let (listed, _) = list(&kv, &args.namespace).await?;
+        let (listed, _) = list(&kv, &source.namespace(&args.namespace)).await?;
         if replaces {
-            let gap = gap(&listed, users.rows());
+            let gap = gap(&listed, source.rows());
             ensure!(args.allow_gap, Usage(format!("{gap}; if that is acceptable, add --allow-gap")));
             out::warn(&gap);
         }
         let strategy = match (args.strategy, way) {
-            (None, Some(way)) => of_plan(*way, &listed),
+            (None, Some(way)) => of_plan(way, &listed),
             (strategy, _) => strategy,
         };
         let takes_place = matches!(strategy, Some(Way::Rolling | Way::Replace));
@@ -133,33 +198,36 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
             fall: if strategy == Some(Way::LowerCodec) { lower_codecs(args.codec) } else { &[] },
             ..Publication::new(release)
         };
-        let bar = out::progress("publishing", users.rows() as u64);
+        let bar = out::progress("publishing", source.rows() as u64);
         let mut tell = |step: Step| match step {
             Step::Priced { codec, footprint, active } => {
-                warn_of(args, strategy, &index, &source, codec, active);
+                warn_of(args, strategy, index, source, codec, active);
                 priced = Some(footprint.clone());
             }
             Step::Written(done) => bar.set_position(u64::from(done)),
         };
-        let manifest = publish(&kv, &args.namespace, &publication, &source, &mut tell)
-            .await
-            .with_context(|| format!("publishing {}", args.users.display()))?;
+        let from = args.users.as_ref().unwrap_or(&args.index);
+        let published = source.publish(&kv, &args.namespace, &publication, &mut tell).await;
+        let manifest = published.with_context(|| format!("publishing {}", from.display()))?;
         bar.finish_and_clear();
-        if !args.no_activate {
-            activate(&kv, &args.namespace, release).await?;
+        match source {
+            _ if args.no_activate => {}
+            Source::Users(..) => drop(activate_with_items(&kv, &args.namespace, release).await?),
+            Source::Items(..) => drop(activate(&kv, &items_ns(&args.namespace), release).await?),
         }
         anyhow::Ok(manifest)
     })?;
     let report = Report {
         store: &args.store,
         namespace: &args.namespace,
+        of: several,
         active: !args.no_activate,
         manifest: &manifest,
         footprint: priced,
         bytes_per_user: manifest.bytes as f64 / f64::from(manifest.users),
         users_per_s: f64::from(manifest.users) / started.elapsed().as_secs_f64(),
     };
-    out.show(&report, || text(&report))
+    out.show(&report, || text(&report, one))
 }
 
 /// The arguments with what the plan says, its way of loading, and warnings where the model is not as planned.
@@ -229,14 +297,17 @@ fn warn_of(
     args: &Args,
     strategy: Option<Way>,
     index: &Index,
-    source: &UserSource,
+    source: &Source,
     codec: Codec,
     active: Option<&Manifest>,
 ) {
     if codec != args.codec {
-        let agreement = |codec| source.agreement_at_10(index, codec);
+        let agreement = |codec| match source {
+            Source::Users(source, _) => source.agreement_at_10(index, codec).ok(),
+            Source::Items(..) => None,
+        };
         let lost = match (agreement(args.codec), agreement(codec)) {
-            (Ok(asked), Ok(lower)) => {
+            (Some(asked), Some(lower)) => {
                 format!(
                     "; of the ten best items for exact users {lower:.3} stay, where {asked:.3} do with {}",
                     args.codec
@@ -255,14 +326,14 @@ fn warn_of(
     }
 }
 
-fn text(report: &Report) -> String {
-    let manifest = report.manifest;
+fn text(report: &Report, one: &str) -> String {
+    let Report { manifest, of, .. } = report;
     let memory = manifest.memory.map_or_else(String::new, |grown| {
         let (predicted, actual) = (out::bytes(grown.predicted_bytes), out::bytes(grown.actual_bytes));
         format!("the server grew by {actual}; {predicted} were predicted\n")
     });
     format!(
-        "release {} {}: {} users as {}, {} in {} pages, {:.1} bytes a user, {:.0} users a second\n{memory}",
+        "release {} {}: {} {of} as {}, {} in {} pages, {:.1} bytes {one}, {:.0} {of} a second\n{memory}",
         manifest.name,
         if report.active { "is active" } else { "is published, not active" },
         manifest.users,

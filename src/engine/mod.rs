@@ -7,6 +7,7 @@
 mod answer;
 mod error;
 pub mod evaluate;
+pub mod items;
 mod request;
 pub mod users;
 

@@ -225,6 +225,20 @@ pub enum StoreError {
     /// The caller's records could not be had.
     #[error("the records of the release could not be read: {0}")]
     Source(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A roll stopped. The pages that it has taken are the new release's, all others the old one's.
+    #[error(
+        "{cause}; release {name} is rolled in by half, up to {pages} of {of} pages: run the same publish again to end it, or give it up with `tonnage releases retire {name}`"
+    )]
+    HalfRolled {
+        /// The release.
+        name: String,
+        /// Why it stopped.
+        cause: Box<StoreError>,
+        /// Pages written at most.
+        pages: u32,
+        /// All pages.
+        of: u32,
+    },
     /// A publish failed and what it wrote could not be removed either.
     #[error(
         "{cause}; up to {pages} pages or lists it wrote could not be removed and expire by themselves in {grace_s} s"

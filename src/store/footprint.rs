@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::release::{Addressing, Manifest};
 use super::spread::{Coming, On};
-use super::{keys, page};
+use super::{geometry, keys, page};
 use crate::kv::memory::{Dataset, Expiry, Keys, Names, Server, Value, Values, backlog_bytes};
 
 /// What the server holds of a pipeline of 1 MiB, or of replies as large: it reads as it goes, and the rest waits in the
@@ -59,9 +59,19 @@ pub struct Footprint {
 /// Predicts `used_memory` on the way.
 #[derive(Clone, Debug)]
 pub(super) struct Trajectory {
+    server: Server,
     start: Dataset,
     coming: Coming,
     values: Values,
+    over: Option<Over>,
+}
+
+/// Pages that are written over: the first ones.
+#[derive(Clone, Debug)]
+struct Over {
+    pages: u32,
+    values: Values,
+    expiry: Expiry,
 }
 
 impl Trajectory {
@@ -72,20 +82,49 @@ impl Trajectory {
 
     /// New keys on the server as probed.
     pub(super) fn of(on: On<'_>, coming: Coming, values: Values) -> Self {
-        Self { start: on.probe.dataset(), coming, values }
+        Self { server: on.probe.server, start: on.probe.dataset(), coming, values, over: None }
+    }
+
+    /// Pages that take the place of `old`'s as far as there are any, and further ones. Of hashed pages each grows or
+    /// shrinks by its own users: what is expected is the mean.
+    pub(super) fn over(on: On<'_>, ns: &str, manifest: &Manifest, values: Values, old: &Manifest) -> Self {
+        // one that was rolled in itself was written without a TTL
+        let expiry = if old.keys.is_some() { Expiry::None } else { Expiry::Removed };
+        let over = Over { pages: old.pages(), values: expected_values(old), expiry };
+        Self { over: Some(over), ..Self::new(on, ns, manifest, values) }
     }
 
     /// Growth of `used_memory` after the first `keys` keys: once tables have moved, and while they have not.
     pub(super) fn after(&self, keys: u32) -> (f64, f64) {
         let mut dataset = self.start.clone();
         let before = dataset.rest_bytes() as f64;
-        dataset.add(&self.keys(keys, Expiry::Set));
-        (dataset.rest_bytes() as f64 - before, dataset.peak_bytes() as f64 - before)
+        dataset.add(&self.new_keys(keys));
+        let changed = self.changed(keys);
+        (dataset.rest_bytes() as f64 - before + changed, dataset.peak_bytes() as f64 - before + changed)
     }
 
-    /// By how much `used_memory` will have grown.
-    pub(super) fn growth(&self) -> f64 {
-        self.after(self.coming.count()).0
+    /// Of the first `keys`, those whose names are not taken.
+    fn new_keys(&self, keys: u32) -> Keys {
+        match &self.over {
+            None => self.keys(keys, Expiry::Set),
+            Some(over) => {
+                let names = self.coming.names_from(over.pages.min(keys), keys);
+                Keys { names, values: self.values.clone(), expiry: Expiry::None }
+            }
+        }
+    }
+
+    /// By how much those of the first `keys` that are written over grow.
+    fn changed(&self, keys: u32) -> f64 {
+        let Some(Over { pages, values, expiry }) = &self.over else { return 0.0 };
+        let names = self.coming.names((*pages).min(keys));
+        let new = Keys { names: names.clone(), values: self.values.clone(), expiry: Expiry::None };
+        self.server.keys_bytes(&new) - self.server.keys_bytes(&Keys { names, values: values.clone(), expiry: *expiry })
+    }
+
+    /// By how much `used_memory` will have grown, in the end and at the most.
+    pub(super) fn growth_and_peak(&self) -> (f64, f64) {
+        self.after(self.coming.count())
     }
 
     fn keys(&self, keys: u32, expiry: Expiry) -> Keys {
@@ -145,22 +184,23 @@ impl Footprint {
     }
 
     /// Of a release that takes over the pages of another, one after another.
-    pub(super) fn rolling(on: On<'_>, ns: &str, manifest: &Manifest, old: &Manifest, values: Values) -> Self {
+    pub(super) fn rolling(on: On<'_>, ns: &str, manifest: &Manifest, old: &Manifest, trajectory: &Trajectory) -> Self {
         let server = &on.probe.server;
-        let bytes = |release: &Manifest, values| {
-            let names = on.pages(ns, release).all_names();
-            server.keys_bytes(&Keys { names, values, expiry: Expiry::Removed })
-        };
-        let grown = bytes(manifest, values) - bytes(old, expected_values(old));
-        let grown = grown.max(0.0).round() as u64;
-        let small = |peak| small(server, ns, manifest, peak).round() as u64;
+        let (rest, peak) = trajectory.growth_and_peak();
+        let grown = server.keys_bytes(&trajectory.new_keys(manifest.pages())) + trajectory.changed(manifest.pages());
+        // pages that are left over go
+        let left = on.pages(ns, old).names_from(manifest.pages().min(old.pages()), old.pages());
+        let freed = server.keys_bytes(&Keys { names: left, values: expected_values(old), expiry: Expiry::Removed });
         let parts = vec![
-            Part { part: "pages", rest_bytes: grown, peak_bytes: grown },
-            Part { part: "manifest, ledger, lease", rest_bytes: small(false), peak_bytes: small(true) },
+            part("pages", grown - freed, grown),
+            // each page stands twice for the moment in which it is written over
+            part("page being written over", 0.0, geometry::page_cost(geometry::MAX_PAGE_BYTES) as f64),
+            part("tables", rest - grown, peak - grown),
+            part("manifest, ledger, lease", small(server, ns, manifest, false), small(server, ns, manifest, true)),
             replication(on),
-            Part { part: "in flight", rest_bytes: 0, peak_bytes: IN_FLIGHT_BYTES },
-            Part { part: "connections", rest_bytes: 0, peak_bytes: CLIENTS_BYTES },
-            first_use(on, &["set", "get", "unlink", "persist", "exists", "watch", "multi", "exec"]),
+            part("in flight", 0.0, IN_FLIGHT_BYTES as f64 * trajectory.coming.share()),
+            part("connections", 0.0, CLIENTS_BYTES as f64),
+            first_use(on, &["set", "get", "unlink", "watch", "multi", "exec"]),
         ];
         Self::of(on.shard, on.probe.used_bytes, parts, true)
     }

@@ -111,7 +111,7 @@ impl Watch {
         let stats = kv.stats().await?;
         let watched = |on: On<'_>| {
             let trajectory = expected(on);
-            let grown_bytes = trajectory.growth();
+            let grown_bytes = trajectory.growth_and_peak().0;
             let start = stats.of(on.shard)?.clone();
             Some(Watched { shard: on.shard.map(str::to_owned), trajectory, start, grown_bytes })
         };

@@ -27,6 +27,9 @@ pub enum State {
     Loading,
     /// Takes over the pages of the current release, one after another.
     Rolling,
+    /// Was rolled in by half, and given up. Its pages stand among those of the release that it was to take the place of,
+    /// which lacks the users in them; they go with that one's.
+    Abandoned,
     /// Published whole, not active; goes away when its grace is over.
     Waiting,
     /// Readers that open now get this one.
@@ -46,6 +49,7 @@ impl fmt::Display for State {
         f.pad(match self {
             Self::Loading => "loading",
             Self::Rolling => "rolling",
+            Self::Abandoned => "abandoned",
             Self::Waiting => "waiting",
             Self::Active => "active",
             Self::Previous => "previous",
@@ -115,7 +119,7 @@ impl Entry {
             State::Loading | State::Rolling => Some(self.begun_s),
             State::Waiting => self.published_s,
             State::Active | State::Previous | State::Past => self.activated_s,
-            State::Retiring | State::Retired => self.retired_s,
+            State::Abandoned | State::Retiring | State::Retired => self.retired_s,
         };
         since.map(|at| Duration::from_secs(now_s().saturating_sub(at)))
     }
@@ -129,6 +133,19 @@ impl Entry {
     pub(super) fn is_gone(&self) -> bool {
         self.state == State::Retired
     }
+
+    /// Whether it stands by half in the pages of another.
+    pub(super) fn is_half(&self) -> bool {
+        matches!(self.state, State::Rolling | State::Abandoned)
+    }
+}
+
+/// Those that are not gone and have their pages under this id: more than one while a release rolls over another.
+pub(super) fn sharing<'e>(
+    releases: impl IntoIterator<Item = &'e Entry>,
+    keys: &str,
+) -> impl Iterator<Item = &'e Entry> {
+    releases.into_iter().filter(move |entry| entry.keys == keys && !entry.is_gone())
 }
 
 /// Which release is current, and what others there are.

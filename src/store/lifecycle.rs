@@ -6,9 +6,10 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::ledger::{self, Entry, Ledger, State, now_s, update};
+use super::lease::{self, Lease};
+use super::ledger::{self, Entry, Ledger, State, now_s, sharing, update};
 use super::release::{self, Manifest};
-use super::{StoreError, keys, lease};
+use super::{StoreError, keys};
 use crate::kv::{KeyRange, Kv, KvError};
 
 /// Keys of one persist call: names of a third of a megabyte, and about 20 ms (measured).
@@ -110,12 +111,14 @@ pub async fn activate<K: Kv>(kv: &K, ns: &str, name: &str) -> Result<Manifest, S
 fn can_be_activated(ledger: &Ledger, name: &str) -> Result<(), StoreError> {
     let refuse = |state, remedy| Err(StoreError::WrongState { name: name.to_owned(), state, remedy });
     let Some(entry) = ledger.find(name) else { return Ok(()) };
-    let over = |other: &Entry| other.state == State::Rolling && other.keys == entry.keys;
     match entry.state {
         State::Rolling => refuse("being rolled in", "wait for its publisher, or run the same publish again"),
+        State::Abandoned => refuse("given up half-way", "publish it again under another name"),
         State::Retiring => refuse("being removed", "publish it again under another name"),
         State::Active => Ok(()),
-        _ if ledger.releases.iter().any(over) => refuse("rolled over by half", "publish it again under another name"),
+        _ if sharing(&ledger.releases, &entry.keys).any(Entry::is_half) => {
+            refuse("rolled over by half", "publish it again under another name")
+        }
         _ => Ok(()),
     }
 }
@@ -129,6 +132,11 @@ pub async fn rollback<K: Kv>(kv: &K, ns: &str) -> Result<Manifest, StoreError> {
 
 /// Removes a release that is not current: its pages by their names, at a bounded rate. `progress` is told how many of
 /// how many page names are done. Readers that have it pinned get errors from now on. Returns what was there.
+///
+/// One that was rolled in by half, and whose publisher is gone, is given up: no page of it is removed while the release
+/// that it was to take the place of is active, as all stand under that one's names; they go with it. Nor is that one
+/// whole again: users in those pages have no vector until another release is active. If that one is not active either,
+/// the pages of both are removed.
 pub async fn retire<K: Kv>(
     kv: &K,
     ns: &str,
@@ -140,30 +148,72 @@ pub async fn retire<K: Kv>(
     let known = ledger::ledger(kv, ns).await?.find(name).is_some();
     let manifest = if known { None } else { Some(release::release(kv, ns, name).await?) };
     let publishing = lease::holder(kv, ns).await?;
-    let entry = mark(kv, ns, |ledger| {
+    let marked = mark(kv, ns, |ledger| {
         if let (None, Some(manifest)) = (ledger.find(name), &manifest) {
             ledger.put(Entry::of(manifest, State::Waiting, Duration::ZERO));
         }
-        let at = ledger.releases.iter().position(|entry| entry.name == name && !entry.is_gone());
-        let at = at.ok_or_else(|| StoreError::NoRelease { ns: ns.to_owned(), name: name.to_owned() })?;
-        let refuse = |state, remedy| Err(StoreError::WrongState { name: name.to_owned(), state, remedy });
-        match ledger.releases[at].state {
-            State::Active => refuse("active", "activate another first"),
-            State::Rolling => refuse("being rolled in", "run the same publish again, then activate another"),
-            State::Loading if publishing.as_deref() == Some(name) => refuse("being published", "stop its publisher"),
-            _ => Ok(vec![at]),
-        }
+        to_retire(ledger, ns, name, publishing.as_deref())
     })
     .await?;
-    let mut removed = Vec::new();
-    for (entry, was) in entry {
-        removed.push(remove(kv, ns, &entry, was, options, progress).await?);
+    if marked.is_empty() {
+        return give_up(kv, ns, name).await;
     }
-    removed.pop().ok_or_else(|| StoreError::NoRelease { ns: ns.to_owned(), name: name.to_owned() })
+    let mut retired = Removed { name: name.to_owned(), was: State::Waiting, pages: 0 };
+    for (entry, was) in marked {
+        let removed = remove(kv, ns, &entry, was, options, None, progress).await?;
+        retired.pages += removed.pages;
+        if removed.name == name {
+            retired.was = removed.was;
+        }
+    }
+    Ok(retired)
+}
+
+/// The release of that name, and those that share its pages; none, if it is one to be given up.
+fn to_retire(ledger: &Ledger, ns: &str, name: &str, publishing: Option<&str>) -> Result<Vec<usize>, StoreError> {
+    let entry = ledger.find(name);
+    let entry = entry.ok_or_else(|| StoreError::NoRelease { ns: ns.to_owned(), name: name.to_owned() })?;
+    let refuse = |state, remedy| Err(StoreError::WrongState { name: name.to_owned(), state, remedy });
+    let is_at_work = |other: &Entry| {
+        publishing == Some(&other.name) && matches!(other.state, State::Loading | State::Rolling | State::Abandoned)
+    };
+    if is_at_work(entry) {
+        return refuse("being published", "stop its publisher");
+    }
+    if sharing(&ledger.releases, &entry.keys).any(is_at_work) {
+        return refuse("being rolled over", "stop the publisher that does so");
+    }
+    let under_active = sharing(&ledger.releases, &entry.keys).any(|other| other.state == State::Active);
+    match entry.state {
+        State::Active => refuse("active", "activate another first"),
+        State::Rolling if under_active => Ok(Vec::new()),
+        State::Abandoned if under_active => refuse(
+            "given up, and its pages stand among those of the active release",
+            "publish another release and activate it, then retire this one",
+        ),
+        _ => Ok((0..ledger.releases.len())
+            .filter(|&at| ledger.releases[at].keys == entry.keys && !ledger.releases[at].is_gone())
+            .collect()),
+    }
+}
+
+/// A release that stands by half in the pages of the active one is not to be ended any more.
+async fn give_up<K: Kv>(kv: &K, ns: &str, name: &str) -> Result<Removed, StoreError> {
+    let was = update(kv, ns, |ledger| {
+        let entry = ledger.find_mut(name).filter(|entry| entry.is_half());
+        let entry = entry.ok_or_else(|| StoreError::NoRelease { ns: ns.to_owned(), name: name.to_owned() })?;
+        entry.retired_s = Some(now_s());
+        Ok(std::mem::replace(&mut entry.state, State::Abandoned))
+    })
+    .await?;
+    kv.delete_many(&[keys::manifest(ns, name)]).await?;
+    Ok(Removed { name: name.to_owned(), was, pages: 0 })
 }
 
 /// Removes every release that is neither current, previous nor waiting: those that were active earlier, removals and
-/// publishes that died half-way, and what nobody activated within its grace. Returns what it removed.
+/// publishes that died half-way, and what nobody activated within its grace. What was rolled in by half stays while the
+/// release whose pages it was to take is active: it can be ended by the same publish, or given up ([`retire`]). Returns
+/// what it removed.
 pub async fn gc<K: Kv>(
     kv: &K,
     ns: &str,
@@ -182,17 +232,18 @@ pub async fn gc<K: Kv>(
     }
     let chosen = |entry: &Entry| {
         let old = known.releases.contains(entry);
-        old && (is_dead(entry, publishing) || left.contains(&entry))
+        old && (is_dead(entry, &known.releases, publishing) || left.contains(&entry))
     };
-    remove_where(kv, ns, &chosen, options, progress).await
+    remove_where(kv, ns, &chosen, options, None, progress).await
 }
 
-/// Removes every release that is chosen.
+/// Removes every release that is chosen. A publisher that does so keeps its lease meanwhile.
 pub(super) async fn remove_where<K: Kv>(
     kv: &K,
     ns: &str,
     choose: &(dyn Fn(&Entry) -> bool + Sync),
     options: &RemoveOptions,
+    mut lease: Option<&mut Lease<'_, K>>,
     progress: &mut (dyn FnMut(u32, u32) + Send),
 ) -> Result<Vec<Removed>, StoreError> {
     let places = |ledger: &Ledger| {
@@ -201,36 +252,52 @@ pub(super) async fn remove_where<K: Kv>(
     };
     let mut removed = Vec::new();
     for (entry, was) in mark(kv, ns, |ledger| Ok(places(ledger))).await? {
-        removed.push(remove(kv, ns, &entry, was, options, progress).await?);
+        removed.push(remove(kv, ns, &entry, was, options, lease.as_deref_mut(), progress).await?);
     }
     Ok(removed)
 }
 
-/// Whether no one will need it. A publisher that is at work may be at a release that is loading.
-pub(super) fn is_dead(entry: &Entry, publishing: bool) -> bool {
+/// Whether no one will need it. A publisher that is at work may be at a release that is loading, or rolls.
+pub(super) fn is_dead<'e>(entry: &Entry, all: impl IntoIterator<Item = &'e Entry>, publishing: bool) -> bool {
     match entry.state {
         State::Loading => !publishing,
         State::Past | State::Retiring => true,
         State::Waiting => entry.published_s.is_none_or(|at| now_s() > at.saturating_add(entry.grace_s)),
-        State::Rolling | State::Active | State::Previous | State::Retired => false,
+        // two halves in the same pages, of which neither can be activated
+        State::Rolling | State::Abandoned | State::Previous if !publishing => {
+            let sharing: Vec<_> = sharing(all, &entry.keys).collect();
+            let is_active = |entry: &&Entry| entry.state == State::Active;
+            sharing.iter().any(|entry| entry.is_half()) && !sharing.iter().any(is_active)
+        }
+        State::Rolling | State::Abandoned | State::Active | State::Previous | State::Retired => false,
     }
 }
 
-/// Removes the active release, and leaves none.
-pub(super) async fn remove_active<K: Kv>(kv: &K, ns: &str, name: &str) -> Result<Removed, StoreError> {
+/// Removes the active release and what stands by half in its pages, and leaves none.
+pub(super) async fn remove_active<K: Kv>(
+    kv: &K,
+    ns: &str,
+    name: &str,
+    options: &RemoveOptions,
+    mut lease: Option<&mut Lease<'_, K>>,
+    progress: &mut (dyn FnMut(u32, u32) + Send),
+) -> Result<u64, StoreError> {
     let moved = || StoreError::PointerMoved { ns: ns.to_owned(), name: name.to_owned() };
     let marked = mark(kv, ns, |ledger| {
         if ledger.current() != Some(name) {
             return Err(moved());
         }
         ledger.current = None;
-        Ok(ledger.releases.iter().position(|entry| entry.state == State::Active).into_iter().collect())
+        let active = ledger.find(name).map(|entry| entry.keys.clone()).ok_or_else(moved)?;
+        let shares = |entry: &Entry| entry.keys == active && !entry.is_gone();
+        Ok((0..ledger.releases.len()).filter(|&at| shares(&ledger.releases[at])).collect())
     })
     .await?;
-    let (entry, was) = marked.into_iter().next().ok_or_else(moved)?;
-    // nobody reads it any more, and until it is gone nobody has anything to read
-    let at_once = RemoveOptions { pages_per_s: u32::MAX };
-    remove(kv, ns, &entry, was, &at_once, &mut |_, _| ()).await
+    let mut pages = 0;
+    for (entry, was) in marked {
+        pages += remove(kv, ns, &entry, was, options, lease.as_deref_mut(), progress).await?.pages;
+    }
+    Ok(pages)
 }
 
 /// Marks the releases at the places that `choose` gives as being removed: from here on none of them can be activated.
@@ -265,13 +332,14 @@ async fn remove<K: Kv>(
     entry: &Entry,
     was: State,
     options: &RemoveOptions,
+    lease: Option<&mut Lease<'_, K>>,
     progress: &mut (dyn FnMut(u32, u32) + Send),
 ) -> Result<Removed, StoreError> {
     // First, so that no one opens what is going away. Under the name of one that was gone already may stand another's.
     if was != State::Retired {
         kv.delete_many(&[keys::manifest(ns, &entry.name)]).await?;
     }
-    let pages = remove_pages(kv, ns, &entry.keys, 0..entry.pages, options, progress).await?;
+    let pages = remove_pages(kv, ns, &entry.keys, 0..entry.pages, options, lease, progress).await?;
     update(kv, ns, |ledger| {
         // as it was left by the mark, or if a full server took none, by whatever was before it
         let ours =
@@ -288,17 +356,22 @@ async fn remove<K: Kv>(
     Ok(Removed { name: entry.name.clone(), was, pages })
 }
 
-/// Removes these pages under `id`, no faster than the options say; says how many were there.
+/// Removes these pages under `id`, no faster than the options say; says how many were there. A publisher that does so
+/// keeps its lease meanwhile, and stops when it was lost.
 pub(super) async fn remove_pages<K: Kv>(
     kv: &K,
     ns: &str,
     id: &str,
     pages: Range<u32>,
     options: &RemoveOptions,
+    mut lease: Option<&mut Lease<'_, K>>,
     progress: &mut (dyn FnMut(u32, u32) + Send),
 ) -> Result<u64, StoreError> {
     let (begun, count, mut found) = (Instant::now(), pages.len() as u32, 0);
     for first in pages.clone().step_by(REMOVE_PAGES as usize) {
+        if let Some(lease) = &mut lease {
+            lease.renew().await?;
+        }
         let end = pages.end.min(first.saturating_add(REMOVE_PAGES));
         let page_keys: Vec<Vec<u8>> = (first..end).map(|page| keys::page(ns, id, page)).collect();
         found += kv.delete_many(&page_keys).await?;

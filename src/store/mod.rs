@@ -31,12 +31,12 @@ mod session;
 mod spread;
 mod strategy;
 
-pub use doctor::{Checkup, Finding, Share, Standing, examine};
+pub use doctor::{Checkup, Finding, ShardShares, Share, Standing, examine};
 pub use error::StoreError;
 pub(crate) use footprint::PUBLISHER_BYTES;
 pub use footprint::{Footprint, Part};
 pub use guard::Room;
-pub use items::items_ns;
+pub use items::{WithItems, activate_with_items, gc_with_items, items_ns, retire_with_items, rollback_with_items};
 pub use ledger::{Entry, Ledger, State, ledger};
 pub use lifecycle::{Listed, RemoveOptions, Removed, activate, gc, list, retire, rollback};
 pub use list::{Ranked, list_bytes, pack as pack_list, unpack as unpack_list};

@@ -295,7 +295,7 @@ pub(super) struct Publishing<'p, 'u, K> {
     pub layout: Layout<'p, 'u>,
     pub lease: Lease<'p, K>,
     /// Pages that may have been written: those of every batch handed over.
-    written: u32,
+    pub written: u32,
     flight: Option<Flight<'p, Result<(), KvError>>>,
 }
 
@@ -321,8 +321,9 @@ impl<K: Kv> Publishing<'_, '_, K> {
     /// The active release is removed first, and from then on there is none.
     async fn replace(&mut self, active: &str, progress: &mut (dyn FnMut(u32) + Send)) -> Result<(), StoreError> {
         self.sweep().await?;
-        lifecycle::remove_active(self.kv, self.ns, active).await?;
-        self.lease.renew().await?;
+        // nobody reads it any more, and until it is gone nobody has anything to read
+        let at_once = RemoveOptions { pages_per_s: u32::MAX };
+        lifecycle::remove_active(self.kv, self.ns, active, &at_once, Some(&mut self.lease), &mut |_, _| ()).await?;
         self.load(progress).await
     }
 
@@ -358,7 +359,8 @@ impl<K: Kv> Publishing<'_, '_, K> {
     /// Removes what publishers left that died: this one has the lease, so whatever is loading is nobody's.
     async fn sweep(&mut self) -> Result<(), StoreError> {
         let loading = |entry: &Entry| entry.state == State::Loading;
-        remove_where(self.kv, self.ns, &loading, &RemoveOptions::default(), &mut |_, _| ()).await?;
+        let (options, lease) = (RemoveOptions::default(), Some(&mut self.lease));
+        remove_where(self.kv, self.ns, &loading, &options, lease, &mut |_, _| ()).await?;
         self.lease.renew().await
     }
 
@@ -377,6 +379,7 @@ impl<K: Kv> Publishing<'_, '_, K> {
         let wrong = |state, remedy| Err(StoreError::WrongState { name: name.clone(), state, remedy });
         match ledger.find(name).map(|entry| entry.state) {
             Some(State::Retiring) => return wrong("being removed", "clear up with `releases gc`, then publish again"),
+            Some(State::Abandoned) => return wrong("given up half-way", "publish it under another name"),
             Some(State::Rolling) => return wrong("being rolled in", "publish it with the same strategy as before"),
             // its manifest is gone, or it would have been found: nothing of it can be read
             Some(State::Active) => return wrong("active, but its manifest is gone", "publish under a new name"),
@@ -415,7 +418,7 @@ impl<K: Kv> Publishing<'_, '_, K> {
     }
 
     /// Waits for the batch that is on its way.
-    async fn land(&mut self) -> Result<(), StoreError> {
+    pub(super) async fn land(&mut self) -> Result<(), StoreError> {
         match self.flight.take() {
             Some(flight) => Ok(flight.end().await?),
             None => Ok(()),
@@ -470,10 +473,10 @@ impl<K: Kv> Publishing<'_, '_, K> {
         if alone && self.clear().await.is_ok() { cause } else { self.left_behind(cause) }
     }
 
-    async fn clear(&self) -> Result<(), StoreError> {
-        let (kv, ns, Manifest { name, .. }) = (self.kv, self.ns, &self.layout.manifest);
-        let options = RemoveOptions::default();
-        remove_pages(kv, ns, self.layout.manifest.keys(), 0..self.written, &options, &mut |_, _| ()).await?;
+    async fn clear(&mut self) -> Result<(), StoreError> {
+        let (kv, ns, manifest, pages) = (self.kv, self.ns, &self.layout.manifest, 0..self.written);
+        let (name, options, lease) = (&manifest.name, RemoveOptions::default(), Some(&mut self.lease));
+        remove_pages(kv, ns, manifest.keys(), pages, &options, lease, &mut |_, _| ()).await?;
         update(kv, ns, |ledger| {
             if ledger.find(name).is_some_and(|entry| entry.state == State::Loading) {
                 ledger.remove(name);

@@ -37,7 +37,7 @@ impl<K: Kv> UserVectors<K> {
 
     /// The records of these users, `None` for a user the release does not have, or does not have any more or yet while
     /// another release rolls over its pages. One round trip for all of them, and another to learn of such a release when
-    /// its slots are met.
+    /// its slots are met; if the roll ended in between, they are read once more.
     ///
     /// A hashed release takes an absent user for a present one with a chance of users per page in 2^40, about 1e-10.
     pub async fn get(&self, ids: &[Id<'_>]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
@@ -45,8 +45,12 @@ impl<K: Kv> UserVectors<K> {
         let found = self.fetch(&places).await?;
         match self.records(&places, &found, &[]) {
             Err(error) => {
-                let kin = self.kin(&error).await?;
-                if kin.is_empty() { Err(error) } else { self.records(&places, &found, &kin) }
+                let (kin, gone) = self.kin(&error).await?;
+                match self.records(&places, &found, &kin) {
+                    // what stood there may have been of one that was on its way out
+                    Err(_) if gone => self.records(&places, &self.fetch(&places).await?, &kin),
+                    records => records,
+                }
             }
             records => records,
         }
@@ -124,21 +128,22 @@ impl<K: Kv> UserVectors<K> {
         }
     }
 
-    /// The releases that stand, or stood, in the same pages, when `error` may be their doing. And if this release is
-    /// gone for good, that is the error.
-    async fn kin(&self, error: &StoreError) -> Result<Vec<Kin>, StoreError> {
+    /// The releases that stand in the same pages, when `error` may be their doing, and whether any stood there that is
+    /// gone. And if this release is gone for good, that is the error.
+    async fn kin(&self, error: &StoreError) -> Result<(Vec<Kin>, bool), StoreError> {
         if matches!(error, StoreError::Kv(_)) {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), false));
         }
         let Manifest { name, id, .. } = &self.manifest;
         let ledger = ledger::ledger(&self.kv, &self.ns).await?;
-        let is_kin = |entry: &&Entry| entry.keys == self.manifest.keys() && entry.id() != *id && !entry.is_gone();
-        let kin: Vec<Kin> = ledger.releases.iter().filter(is_kin).map(|entry| Kin::of(&entry.id())).collect();
+        let is_kin = |entry: &&Entry| entry.keys == self.manifest.keys() && entry.id() != *id;
+        let (gone, there): (Vec<_>, Vec<_>) = ledger.releases.iter().filter(is_kin).partition(|entry| entry.is_gone());
+        let kin: Vec<Kin> = there.iter().map(|entry| Kin::of(&entry.id())).collect();
         let ours = ledger.releases.iter().rev().find(|entry| entry.name == *name && entry.id() == *id);
         if kin.is_empty() && ours.is_some_and(|entry| matches!(entry.state, State::Retiring | State::Retired)) {
             return Err(StoreError::Retired { name: name.clone() });
         }
-        Ok(kin)
+        Ok((kin, !gone.is_empty()))
     }
 
     fn key(&self, page: u32) -> Vec<u8> {

@@ -3,14 +3,17 @@
 //! It keeps the keys and the addressing of the release it replaces, so each page is of one of the two, whole, and every
 //! slot says of which by its tag. A reader of either finds a user only in the pages that are of its own release; one
 //! that has both indexes opens both releases and finds everybody. Written over, a page costs no memory. But there is no
-//! way back, and a roll that died has to be run again: until then part of the users have no vector in either reader.
+//! way back, and a roll that died has to be run again, or given up: until another release is whole part of the users
+//! have no vector in either reader.
 
+use super::footprint::Trajectory;
 use super::guard::Watch;
 use super::layout::Layout;
-use super::ledger::{Entry, State, ledger, now_s, update};
+use super::ledger::{Entry, State, ledger, now_s, sharing, update};
 use super::lifecycle::{RemoveOptions, remove_pages};
 use super::publish::{Publishing, ReleaseSpec, Users};
-use super::release::Manifest;
+use super::release::{self, Manifest};
+use super::spread::On;
 use super::{StoreError, keys};
 use crate::kv::Kv;
 
@@ -47,42 +50,98 @@ pub(super) async fn run<K: Kv>(
     active: &Manifest,
     progress: &mut (dyn FnMut(u32) + Send),
 ) -> Result<(), StoreError> {
-    enter(publishing, active).await?;
-    // what pages that take others' place grow by is in no pages' order
-    publishing.write(&Watch::default(), None, progress).await?;
+    let begun = enter(publishing, active).await?;
+    match take_over(publishing, active, begun.pages, progress).await {
+        Ok(()) => Ok(()),
+        Err(cause) => Err(stop(publishing, begun.again, cause).await),
+    }
+}
+
+async fn take_over<K: Kv>(
+    publishing: &mut Publishing<'_, '_, K>,
+    active: &Manifest,
+    most_pages: u32,
+    progress: &mut (dyn FnMut(u32) + Send),
+) -> Result<(), StoreError> {
     let (kv, ns) = (publishing.kv, publishing.ns);
-    let surplus = publishing.layout.manifest.pages()..active.pages();
-    remove_pages(kv, ns, active.keys(), surplus, &RemoveOptions::default(), &mut |_, _| ()).await?;
+    let (manifest, values) = (&publishing.layout.manifest, publishing.layout.values());
+    let expected = |on: On<'_>| Trajectory::over(on, ns, manifest, values.clone(), active);
+    let watch = Watch::begin(kv, publishing.room, expected).await?;
+    // what is written over cannot be taken back, so the room is looked at once more before
+    watch.check(kv, 0).await?;
+    put_manifest(publishing).await?;
+    publishing.write(&watch, None, progress).await?;
+    let surplus = publishing.layout.manifest.pages()..most_pages;
+    let (options, lease) = (RemoveOptions::default(), Some(&mut publishing.lease));
+    remove_pages(kv, ns, active.keys(), surplus, &options, lease, &mut |_, _| ()).await?;
     publishing.verify().await?;
+    publishing.layout.manifest.memory = watch.growth(kv).await?;
     put_manifest(publishing).await?;
     switch(publishing, active).await
 }
 
-/// Names it in the ledger, and puts its manifest there, so that it can be read as far as it has come. Bytes and checksum
-/// follow.
-async fn enter<K: Kv>(publishing: &Publishing<'_, '_, K>, active: &Manifest) -> Result<(), StoreError> {
+/// What is left of a roll that stopped: nothing, if it wrote no page, and else half a release.
+async fn stop<K: Kv>(publishing: &mut Publishing<'_, '_, K>, again: bool, cause: StoreError) -> StoreError {
+    let _ = publishing.land().await;
+    let (kv, ns, pages) = (publishing.kv, publishing.ns, publishing.written);
+    let manifest = &publishing.layout.manifest;
+    if pages == 0 && !again && publishing.lease.is_held().await && forget(kv, ns, &manifest.name).await.is_ok() {
+        return cause;
+    }
+    StoreError::HalfRolled { name: manifest.name.clone(), cause: Box::new(cause), pages, of: manifest.pages() }
+}
+
+async fn forget<K: Kv>(kv: &K, ns: &str, name: &str) -> Result<(), StoreError> {
+    kv.delete_many(&[keys::manifest(ns, name)]).await?;
+    update(kv, ns, |ledger| {
+        ledger.remove(name);
+        Ok(())
+    })
+    .await
+}
+
+/// A roll that has begun.
+struct Begun {
+    /// Pages whose names may be taken.
+    pages: u32,
+    /// Whether it had begun before, and pages of it may be there.
+    again: bool,
+}
+
+/// Names it in the ledger.
+async fn enter<K: Kv>(publishing: &Publishing<'_, '_, K>, active: &Manifest) -> Result<Begun, StoreError> {
     let Publishing { kv, ns, spec, layout, .. } = publishing;
     let name = &layout.manifest.name;
     update(*kv, ns, |ledger| {
+        let wrong = |name: &String, state, remedy| Err(StoreError::WrongState { name: name.clone(), state, remedy });
         if ledger.current() != Some(&active.name) {
             return Err(StoreError::PointerMoved { ns: (*ns).to_owned(), name: name.clone() });
         }
         if let Some(other) = ledger.releases.iter().find(|entry| entry.state == State::Rolling && entry.name != *name) {
-            let remedy = "run the publish that was rolling it in again, to its end";
-            return Err(StoreError::WrongState { name: other.name.clone(), state: "rolled in by half", remedy });
+            let remedy = "run the same publish again, to its end, or give it up with `releases retire`";
+            return wrong(&other.name, "rolled in by half", remedy);
         }
-        if ledger.find(name).is_some_and(|entry| entry.state != State::Rolling) {
-            return Err(StoreError::WrongState { name: name.clone(), state: "there", remedy: "choose another name" });
+        let before = ledger.find(name);
+        if before.is_some_and(|entry| !entry.is_half()) {
+            return wrong(name, "there", "choose another name");
         }
+        let others = || sharing(&ledger.releases, active.keys()).filter(|entry| entry.name != *name);
+        let tag = |entry: &Entry| release::tag(release::id_bits(&entry.id()));
+        if others().any(|entry| tag(entry) == layout.manifest.tag()) {
+            return wrong(name, "not to be told from one that was given up", "choose another name");
+        }
+        let again = before.is_some();
         let mut entry = Entry::of(&layout.manifest, State::Rolling, spec.grace);
-        entry.pages = entry.pages.max(active.pages());
+        entry.pages =
+            others().chain(before).map(|entry| entry.pages).chain([entry.pages, active.pages()]).max().unwrap_or(0);
+        let begun = Begun { pages: entry.pages, again };
         ledger.put(entry);
-        Ok(())
+        Ok(begun)
     })
-    .await?;
-    put_manifest(publishing).await
+    .await
 }
 
+/// Puts its manifest there, so that it can be read as far as it has come. Bytes and checksum follow.
 async fn put_manifest<K: Kv>(publishing: &Publishing<'_, '_, K>) -> Result<(), StoreError> {
     let manifest = &publishing.layout.manifest;
     let key = keys::manifest(publishing.ns, &manifest.name);
@@ -97,8 +156,10 @@ async fn switch<K: Kv>(publishing: &Publishing<'_, '_, K>, active: &Manifest) ->
         if ledger.current() != Some(&active.name) {
             return Err(StoreError::PointerMoved { ns: (*ns).to_owned(), name: manifest.name.clone() });
         }
-        if let Some(entry) = ledger.find_mut(&active.name) {
-            // its pages are another's now
+        // its pages are another's now, and so are those of any that was given up half-way
+        let is_theirs =
+            |entry: &&mut Entry| entry.keys == active.keys() && entry.name != manifest.name && !entry.is_gone();
+        for entry in ledger.releases.iter_mut().filter(is_theirs) {
             (entry.state, entry.retired_s, entry.pages) = (State::Retired, Some(now_s()), 0);
         }
         let mut entry = Entry::of(manifest, State::Active, publishing.spec.grace);

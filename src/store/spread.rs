@@ -69,6 +69,11 @@ impl Coming {
         }
     }
 
+    /// Names of those that come with the keys `first..keys`.
+    pub fn names_from(&self, first: u32, keys: u32) -> Names {
+        less(&self.names(keys), &self.names(first))
+    }
+
     /// How many are written, to whichever server.
     pub fn count(&self) -> u32 {
         match self {
@@ -116,6 +121,11 @@ impl Pages {
         self.names(self.count)
     }
 
+    /// Names of those that come with the pages `first..pages`.
+    pub fn names_from(&self, first: u32, pages: u32) -> Names {
+        less(&self.names(pages), &self.names(first))
+    }
+
     /// Names of those that come with the first `pages` pages of the release.
     pub fn names(&self, pages: u32) -> Names {
         let Some(own) = &self.own else { return Names::numbered(self.prefix_bytes, 0..u64::from(pages)) };
@@ -127,6 +137,15 @@ impl Pages {
         };
         Names::of((1..=10).map(group).filter(|&(_, count)| count > 0))
     }
+}
+
+/// The names of `all` that are not among the first ones.
+fn less(all: &Names, first: &Names) -> Names {
+    let mut lengths: BTreeMap<usize, u64> = all.lengths().iter().copied().collect();
+    for (bytes, count) in first.lengths() {
+        lengths.entry(*bytes).and_modify(|left| *left = left.saturating_sub(*count));
+    }
+    Names::of(lengths.into_iter().filter(|&(_, count)| count > 0))
 }
 
 #[cfg(test)]

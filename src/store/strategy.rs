@@ -93,7 +93,10 @@ pub(super) fn price(
 ) -> Vec<Footprint> {
     let (manifest, values) = (&layout.manifest, layout.values());
     let on_server = |on: On<'_>| match (strategy, active) {
-        (Strategy::Rolling, Some(active)) => Footprint::rolling(on, ns, manifest, active, values.clone()),
+        (Strategy::Rolling, Some(active)) => {
+            let trajectory = Trajectory::over(on, ns, manifest, values.clone(), active);
+            Footprint::rolling(on, ns, manifest, active, &trajectory)
+        }
         (Strategy::Replace, Some(active)) => {
             // it goes first; its tables stay
             let freed = footprint::standing_bytes(on, ns, active, Expiry::Removed);

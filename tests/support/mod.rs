@@ -3,6 +3,7 @@
 
 pub mod cluster;
 pub mod releases;
+pub mod rolls;
 pub mod serve;
 pub mod vectors;
 
