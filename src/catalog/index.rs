@@ -177,6 +177,21 @@ impl Index {
         MappedTags::of(&self.file).map(|tags| tags.of_node(node)).unwrap_or_default()
     }
 
+    /// How many tags there are.
+    pub fn tag_count(&self) -> usize {
+        self.meta.tags as usize
+    }
+
+    /// The tag of that number, below [`Index::tag_count`]: its name and its nodes, ascending. Names ascend as well.
+    pub fn tag(&self, number: usize) -> (&str, &[u32]) {
+        MappedTags::of(&self.file).map_or(("", &[]), |tags| (tags.name(number), tags.nodes(number)))
+    }
+
+    /// The number of a tag.
+    pub fn find_tag(&self, name: &str) -> Result<usize, CatalogError> {
+        MappedTags::of(&self.file)?.find(name)
+    }
+
     /// Nodes by falling popularity; empty when the index was built without.
     pub fn popular(&self) -> &[u32] {
         self.numbers(section::POPULAR)

@@ -96,9 +96,14 @@ impl<'a> MappedTags<'a> {
         Ok((bits, passing))
     }
 
-    fn find(self, name: &str) -> Result<usize, CatalogError> {
-        let at = (0..self.len()).collect::<Vec<_>>().binary_search_by(|&tag| self.name(tag).cmp(name));
-        at.map_err(|_| {
+    pub fn find(self, name: &str) -> Result<usize, CatalogError> {
+        let (mut first, mut end) = (0, self.len());
+        while first < end {
+            let middle = usize::midpoint(first, end);
+            if self.name(middle) < name { first = middle + 1 } else { end = middle }
+        }
+        let found = (first < self.len() && self.name(first) == name).then_some(first);
+        found.ok_or_else(|| {
             let mut tags: Vec<usize> = (0..self.len()).collect();
             tags.sort_by_key(|&tag| std::cmp::Reverse(self.nodes(tag).len()));
             let examples: Vec<_> = tags.iter().take(5).map(|&tag| self.name(tag)).collect();

@@ -16,6 +16,12 @@ impl Index {
         }
     }
 
+    /// The score of an item that is not in the index, by its vector; both in the form that is compared.
+    pub fn score_of(&self, query: &[f32], item: &[f32]) -> f32 {
+        let metric = self.meta().metric;
+        metric.score(dot(query, item) + metric.bias(item), query)
+    }
+
     /// The scores of some nodes for a vector, by the metric; larger is better.
     ///
     /// Panics when there is no such node.

@@ -53,6 +53,30 @@ pub enum EngineError {
         /// As asked for.
         id: String,
     },
+    /// More than may change between two builds.
+    #[error("{what}: {got} where {most} are the most; build the index again with them")]
+    TooMany {
+        /// Which.
+        what: &'static str,
+        /// The most.
+        most: usize,
+        /// What it would come to.
+        got: usize,
+    },
+    /// The journal of changes since the build.
+    #[error("journal {}: {source}; check the path, its rights and free disk", path.display())]
+    Journal {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What went wrong.
+        source: std::io::Error,
+    },
+    /// A page token that does not continue this request.
+    #[error("the page token {why}; ask for the first page again")]
+    Page {
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// Too few or too many items asked for.
     #[error("k is {got}: expected 1 to {MAX_K}")]
     K {

@@ -1,69 +1,116 @@
 //! One request to ranked items.
 //!
 //! An [`Engine`] joins an index with the user vectors of the same release, and refuses any others. A request goes
-//! `user id → vector from the store → search → items`: items the user has seen never come back, tags filter inside the
-//! search, and when the user is not known the popular items answer. Either `k` items come, or the answer says why not.
+//! `resolve → blend → search → mix → diversify → fill`: one round trip fetches all that the store has of the user, recent
+//! events move the vector, the index is searched under filters and without what was seen, other sources join in, and
+//! either `k` items come or the answer says why not, with numbers.
+//!
+//! The one thing to know: whatever fails behind a request, it is answered. The vector is the first of the ladder that
+//! there is ([`Rung`]), and what was not as it should be is named in [`Answer::degraded`].
 
+mod added;
 mod answer;
+mod blend;
+mod diversify;
+mod effort;
 mod error;
 pub mod evaluate;
 pub mod items;
+mod fields;
+mod fill;
+mod journal;
+mod known;
+mod live;
+mod lookup;
+mod mask;
+mod mix;
+mod pipeline;
+mod quest;
 mod request;
+mod resolve;
+mod shelf;
+mod token;
 pub mod users;
 
 pub use answer::{Answer, Degraded, Explain, Item, Origin, Reason, Rung, Shortfall, Timings, Weighed};
 pub use error::EngineError;
+pub use live::{Live, LiveOptions, NewItem};
 pub use request::{
     Blend, Diversity, Effort, Event, ItemFilter, MAX_EVENTS, MAX_K, MAX_LIST, MaxPer, Mix, Mmr, OwnedId, Pin, Quota,
     Request, ScoreRequest, SimilarRequest, Source,
 };
 
-use std::time::Instant;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::catalog::{Index, QueryVector, TagFilter};
+use crate::catalog::{CatalogError, Index};
 use crate::codec::Codec;
-use crate::graph::{Filter, SearchOptions};
-use crate::input::Id;
 use crate::kv::Kv;
-use crate::store::{StoreError, UserVectors};
+use crate::store::{
+    Overlay, SessionOptions, StoredEvent, UserVectors, item_hash, now_s, put_overlays, put_segments, record_events,
+};
+use effort::Speed;
+use known::Known;
+use pipeline::Run;
+use resolve::{Asking, Resolver, UserSide};
+use shelf::{Scope, Shelf};
 
-/// An index and the users of its release.
+/// How an engine answers.
+#[derive(Clone, Copy, Debug)]
+pub struct EngineOptions {
+    /// The most that is waited for the store; then the ladder goes on without it. 100 ms: whoever waits for a page
+    /// notices no more, and a healthy store takes 1 ms.
+    pub store_timeout: Duration,
+    /// For bitmaps of filters. 64 MiB: five hundred of a million items.
+    pub masks_bytes: usize,
+    /// For the last vectors of users, which answer when the store does not. 64 MiB: 300,000 users of 64-d int8.
+    pub known_bytes: usize,
+    /// What of sessions and seen items is kept in the store.
+    pub session: SessionOptions,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            store_timeout: Duration::from_millis(100),
+            masks_bytes: 64 << 20,
+            known_bytes: 64 << 20,
+            session: SessionOptions::default(),
+        }
+    }
+}
+
+/// An index and the users of its release; and while users move from one release to the next, those of the one before.
 #[derive(Debug)]
 pub struct Engine<K> {
-    index: Index,
+    options: EngineOptions,
+    served: Arc<Served<K>>,
+    previous: Option<Arc<Served<K>>>,
+    known: Arc<Known>,
+    speed: Arc<Speed>,
+    live: Arc<Live>,
+}
+
+/// One release: its index and its users.
+#[derive(Debug)]
+struct Served<K> {
+    shelf: Shelf,
     users: UserVectors<K>,
 }
 
 /// What the store had for requests, in their order.
 #[derive(Debug)]
 pub struct Resolved {
-    records: Vec<Option<Vec<u8>>>,
-    trouble: Option<Degraded>,
+    users: Vec<UserSide>,
+    started: Instant,
     resolve_ns: u64,
 }
 
-/// Which nodes may be answered to one request.
-struct Eligible {
-    bits: Option<(Vec<u64>, usize)>,
-    /// Ascending.
-    barred: Vec<u32>,
-}
-
-impl Eligible {
-    fn filter(&self) -> Filter<'_> {
-        Filter { bits: self.bits.as_ref().map(|(bits, passing)| (&bits[..], *passing)), exclude: &self.barred }
-    }
-
-    fn passes(&self, node: u32) -> bool {
-        self.bits.as_ref().is_none_or(|(bits, _)| bits[node as usize / 64] >> (node % 64) & 1 == 1)
-    }
-}
-
-impl<K: Kv> Engine<K> {
-    /// Joins an index with user vectors. Those of another release are refused, whatever their dimensions.
-    pub fn new(index: Index, users: UserVectors<K>) -> Result<Self, EngineError> {
+impl<K: Kv> Served<K> {
+    fn new(index: Index, users: UserVectors<K>, masks_bytes: usize) -> Result<Self, EngineError> {
         let manifest = users.manifest();
         if manifest.fingerprint != index.fingerprint() {
             return Err(EngineError::MixedReleases {
@@ -76,12 +123,70 @@ impl<K: Kv> Engine<K> {
         if manifest.dim as usize != index.dim() {
             return Err(EngineError::Dimensions { expected: index.dim(), got: manifest.dim as usize });
         }
-        Ok(Self { index, users })
+        Ok(Self { shelf: Shelf::new(index, masks_bytes), users })
+    }
+}
+
+impl<K: Kv> Engine<K> {
+    /// Joins an index with user vectors. Those of another release are refused, whatever their dimensions.
+    pub fn new(index: Index, users: UserVectors<K>) -> Result<Self, EngineError> {
+        Self::open(index, users, EngineOptions::default(), Arc::default())
+    }
+
+    /// The same, with options, and with what changed since the build.
+    pub fn open(
+        index: Index,
+        users: UserVectors<K>,
+        options: EngineOptions,
+        live: Arc<Live>,
+    ) -> Result<Self, EngineError> {
+        let served = Arc::new(Served::new(index, users, options.masks_bytes)?);
+        let known = Arc::new(Known::new(options.known_bytes));
+        Ok(Self { options, served, previous: None, known, speed: Arc::default(), live })
+    }
+
+    /// The engine of the next release. This one's index goes on answering for those whose vector is still of its release,
+    /// and what this one has learned is kept.
+    pub fn succeed(&self, index: Index, users: UserVectors<K>) -> Result<Self, EngineError> {
+        let served = Arc::new(Served::new(index, users, self.options.masks_bytes)?);
+        let (known, speed, live) = (Arc::clone(&self.known), Arc::clone(&self.speed), Arc::clone(&self.live));
+        Ok(Self { options: self.options, served, previous: Some(Arc::clone(&self.served)), known, speed, live })
+    }
+
+    /// The same engine without the release before.
+    #[must_use]
+    pub fn without_previous(self) -> Self {
+        Self { previous: None, ..self }
     }
 
     /// The index.
     pub fn index(&self) -> &Index {
-        &self.index
+        &self.served.shelf.index
+    }
+
+    /// The users.
+    pub fn users(&self) -> &UserVectors<K> {
+        &self.served.users
+    }
+
+    /// The index of the release before, while it is loaded.
+    pub fn previous_index(&self) -> Option<&Index> {
+        self.previous.as_ref().map(|previous| &previous.shelf.index)
+    }
+
+    /// What changed since the build.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Nanoseconds that scoring a row takes, all of a search counted: a running mean, by which deadlines choose `ef`.
+    pub fn ns_per_distance(&self) -> f32 {
+        self.speed.ns_per_distance()
+    }
+
+    /// Bytes of bitmaps that are kept.
+    pub fn masks_bytes(&self) -> usize {
+        self.served.shelf.masks_bytes()
     }
 
     /// Answers requests, in order, with one round trip to the store. A request that cannot be meant is an error of its
@@ -93,39 +198,29 @@ impl<K: Kv> Engine<K> {
 
     /// The first half of [`recommend`](Self::recommend): all that is waited for.
     pub async fn resolve(&self, requests: &[Request]) -> Resolved {
-        self.resolve_users(requests.iter().map(|request| request.user.as_ref())).await
+        let asking = |request| match Request::check(request) {
+            Ok(()) => Asking { user: request.user.as_ref(), segment: request.segment.as_deref() },
+            Err(_) => Asking::default(), // is refused by the other half
+        };
+        self.resolve_all(&requests.iter().map(asking).collect::<Vec<_>>()).await
     }
 
     /// The other half: all that is computed, to be run where waiting for it holds nobody up.
     pub fn rank(&self, requests: &[Request], resolved: Resolved) -> Vec<Result<Answer, EngineError>> {
-        let Resolved { mut records, trouble, resolve_ns } = resolved;
-        records.resize(requests.len(), None);
-        let answer = |(request, record): (&Request, &Option<Vec<u8>>)| {
-            let mut answer = self.answer(request, record.as_deref())?;
+        let Resolved { mut users, started, resolve_ns } = resolved;
+        users.resize(requests.len(), UserSide::default());
+        let answer = |(request, user): (&Request, &UserSide)| {
+            request.check()?;
+            let (home, mut degraded) = self.home(user);
+            let mut answer = self.run(home, started)?.recommend(request, user)?;
             answer.timings.resolve_ns = resolve_ns;
-            answer.degraded.extend(trouble);
+            answer.degraded.append(&mut degraded);
             Ok(answer)
         };
         match requests {
-            [request] => vec![answer((request, &records[0]))],
-            _ => requests.par_iter().zip(&records).map(answer).collect(),
+            [request] => vec![answer((request, &users[0]))],
+            _ => requests.par_iter().zip(&users).map(answer).collect(),
         }
-    }
-
-    async fn resolve_users(&self, users: impl Iterator<Item = Option<&OwnedId>>) -> Resolved {
-        let started = Instant::now();
-        let users: Vec<Option<&OwnedId>> = users.collect();
-        let asking: Vec<Id> = users.iter().flatten().map(|id| id.as_id()).collect();
-        let (found, trouble) = match self.users.get(&asking).await {
-            Ok(found) => (found, None),
-            // removed to make room for its successor: until that is there, nobody is known
-            Err(StoreError::Retired { .. }) => (Vec::new(), Some(Degraded::ReleaseRetired)),
-            Err(StoreError::Kv(_)) => (Vec::new(), Some(Degraded::StoreFailed)),
-            Err(_) => (Vec::new(), Some(Degraded::PageUnusable)),
-        };
-        let mut found = found.into_iter();
-        let records = users.iter().map(|user| user.and_then(|_| found.next().flatten())).collect();
-        Resolved { records, trouble, resolve_ns: started.elapsed().as_nanos() as u64 }
     }
 
     /// Answers one request.
@@ -137,24 +232,11 @@ impl<K: Kv> Engine<K> {
     /// Items like one item.
     pub fn similar(&self, request: &SimilarRequest) -> Result<Answer, EngineError> {
         request.check()?;
-        let own = self.index.find(request.item.as_id());
-        let own = own.ok_or_else(|| EngineError::UnknownItem { id: request.item.to_string() })?;
-        let mut vector = vec![0.0; self.index.dim()];
-        self.index.vector(own, &mut vector);
-        let whole = Request {
-            k: request.k,
-            effort: request.effort,
-            filter: request.filter.clone(),
-            diversity: request.diversity.clone(),
-            seen: vec![request.item.clone()],
-            ..Request::default()
-        };
-        let mut answer = self.search(&whole, QueryVector::Floats(&vector))?;
-        answer.vector.rung = Rung::Item;
-        Ok(answer)
+        self.run(&self.served, Instant::now())?.similar(request)
     }
 
-    /// Given items, ranked for a user. Without a vector they come in the order given, scored 0.
+    /// Given items, ranked for a user; those that there are not are left out. Without a vector they come in the order
+    /// given, scored 0.
     pub async fn score(&self, request: &ScoreRequest) -> Result<Answer, EngineError> {
         let resolved = self.resolve_score(request).await;
         self.rank_given(request, resolved)
@@ -162,152 +244,100 @@ impl<K: Kv> Engine<K> {
 
     /// The first half of [`score`](Self::score): all that is waited for.
     pub async fn resolve_score(&self, request: &ScoreRequest) -> Resolved {
-        self.resolve_users(std::iter::once(request.user.as_ref())).await
+        let asking = match request.check() {
+            Ok(()) => Asking { user: request.user.as_ref(), segment: request.segment.as_deref() },
+            Err(_) => Asking::default(), // is refused by the other half
+        };
+        self.resolve_all(&[asking]).await
     }
 
     /// The other half: all that is computed.
     pub fn rank_given(&self, request: &ScoreRequest, resolved: Resolved) -> Result<Answer, EngineError> {
         request.check()?;
-        let record = resolved.records.into_iter().next().flatten();
-        let mut nodes: Vec<u32> = request.items.iter().filter_map(|id| self.index.find(id.as_id())).collect();
-        let mut met = std::collections::HashSet::new();
-        nodes.retain(|node| met.insert(*node));
-        let scores = match &record {
-            Some(record) => self.index.scores(QueryVector::Record(self.users.manifest().codec, record), &nodes)?,
-            None => vec![0.0; nodes.len()],
-        };
-        let mut items: Vec<Item> = nodes.iter().zip(scores).map(|(&node, score)| self.item(node, score)).collect();
-        items.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let rung = if record.is_some() { Rung::Page } else { Rung::Popularity };
-        let mut answer = self.answer_of(items, rung, request.items.len());
-        answer.timings.resolve_ns = resolved.resolve_ns;
-        answer.degraded.extend(resolved.trouble);
+        let Resolved { mut users, started, resolve_ns } = resolved;
+        let user = users.pop().unwrap_or_default();
+        let (home, mut degraded) = self.home(&user);
+        let run = self.run(home, started)?;
+        let aim = run.aim(request.blend, &request.session, &user)?;
+        let mut met = HashSet::new();
+        let picks = request.items.iter().filter_map(|id| run.scope.find(id)).filter(|&pick| met.insert(pick));
+        let mut answer = run.score(&picks.collect::<Vec<u32>>(), request.items.len(), &aim, &user)?;
+        answer.timings.resolve_ns = resolve_ns;
+        answer.degraded.append(&mut degraded);
         Ok(answer)
     }
 
-    fn answer(&self, request: &Request, record: Option<&[u8]>) -> Result<Answer, EngineError> {
-        request.check()?;
-        let codec: Codec = self.users.manifest().codec;
-        match record {
-            Some(record) => self.search(request, QueryVector::Record(codec, record)),
-            None => self.by_popularity(request),
-        }
-    }
-
-    fn search(&self, request: &Request, vector: QueryVector) -> Result<Answer, EngineError> {
-        let profile = self.index.profile();
-        let ef = match request.effort {
-            Effort::Ef(ef) => ef,
-            Effort::Recall(recall) => profile.ef_for(recall).map_or_else(|| profile.default_ef(), |ef| ef as usize),
-            Effort::Default | Effort::Deadline(_) => profile.default_ef(),
+    /// Records what a user did: in the session, and what counts as seen.
+    pub async fn record(&self, user: &OwnedId, events: &[Event]) -> Result<(), EngineError> {
+        let now = now_s();
+        let stored = |event: &Event| StoredEvent {
+            item: item_hash(event.item.as_id()),
+            kind: event.kind,
+            at_s: now.saturating_sub(event.age.as_secs()),
         };
-        let eligible = self.eligible(request)?;
-        let options = SearchOptions { k: request.k, ef };
-        let (hits, stats) = self.index.search(vector, options, eligible.filter())?;
-        let items = hits.into_iter().map(|hit| self.item(hit.node, hit.score)).collect();
-        let mut answer = self.answer_of(items, Rung::Page, request.k);
-        (answer.ef, answer.distances) = (ef, stats.distances);
-        answer.shortfall = self.shortfall(request, &eligible, answer.items.len(), None);
-        Ok(answer)
+        let events: Vec<StoredEvent> = events.iter().map(stored).collect();
+        let users = &self.served.users;
+        Ok(record_events(users.kv(), users.ns(), user.as_id(), &events, &self.options.session).await?)
     }
 
-    fn by_popularity(&self, request: &Request) -> Result<Answer, EngineError> {
-        let eligible = self.eligible(request)?;
-        let allowed = |node: &u32| eligible.passes(*node) && eligible.barred.binary_search(node).is_err();
-        let nodes = self.index.popular().iter().copied().filter(allowed).take(request.k);
-        let items = nodes.map(|node| Item { source: Source::Popular, ..self.item(node, 0.0) }).collect();
-        let mut answer = self.answer_of(items, Rung::Popularity, request.k);
-        let none = self.index.popular().is_empty();
-        let reason = if none { Reason::NoPopularity } else { Reason::Popularity };
-        answer.shortfall = self.shortfall(request, &eligible, answer.items.len(), Some(reason));
-        Ok(answer)
+    /// Lays a fresher vector over a user's page, for as long as `ttl`: one that the trainer of this release would give
+    /// them now.
+    pub async fn put_overlay(&self, user: &OwnedId, vector: &[f32], ttl: Duration) -> Result<(), EngineError> {
+        let (overlay, users) = (self.overlay(vector)?, &self.served.users);
+        Ok(put_overlays(users.kv(), users.ns(), &[(user.as_id(), overlay)], ttl).await?)
     }
 
-    fn item(&self, node: u32, score: f32) -> Item {
-        Item { id: self.index.id(node).into(), score, source: Source::Personal }
+    /// Sets the vector that answers for users of a segment who have none.
+    pub async fn put_segment(&self, segment: &str, vector: &[f32]) -> Result<(), EngineError> {
+        let (overlay, users) = (self.overlay(vector)?, &self.served.users);
+        Ok(put_segments(users.kv(), users.ns(), &[(segment, overlay)]).await?)
     }
 
-    fn answer_of(&self, items: Vec<Item>, rung: Rung, requested: usize) -> Answer {
-        Answer {
-            items,
-            release: self.index.meta().release.clone(),
-            vector: Origin { rung, age: None },
-            degraded: Vec::new(),
-            requested,
-            shortfall: None,
-            ef: 0,
-            distances: 0,
-            cached: false,
-            next: None,
-            timings: Timings::default(),
-            explain: None,
-        }
-    }
-
-    fn eligible(&self, request: &Request) -> Result<Eligible, EngineError> {
-        let ItemFilter { all, any, none, allow, deny } = &request.filter;
-        let n = self.index.len();
-        let mut bits: Option<Vec<u64>> = None;
-        let mut narrow = |any: Vec<String>, none: Vec<String>| {
-            let (more, _) = self.index.bits(&TagFilter { any, none })?;
-            match &mut bits {
-                Some(bits) => bits.iter_mut().zip(more).for_each(|(bits, more)| *bits &= more),
-                None => bits = Some(more),
-            }
-            Ok::<(), EngineError>(())
+    /// Adds items to the index, or replaces items of it, until the next is built.
+    pub fn add_items(&self, items: Vec<NewItem>) -> Result<(), EngineError> {
+        let compared = |item: NewItem| {
+            let vector = self.index().compared(crate::catalog::QueryVector::Floats(&item.vector))?;
+            // what `f32` holds, `int8` does as well
+            Codec::Int8.check(&vector).map_err(CatalogError::Query)?;
+            Ok(NewItem { vector, ..item })
         };
-        if !none.is_empty() {
-            narrow(Vec::new(), none.clone())?;
-        }
-        all.iter().try_for_each(|tag| narrow(vec![tag.clone()], Vec::new()))?;
-        any.iter().try_for_each(|group| narrow(group.clone(), Vec::new()))?;
-        let nodes = |ids: &[OwnedId]| {
-            let mut nodes: Vec<u32> = ids.iter().filter_map(|id| self.index.find(id.as_id())).collect();
-            nodes.sort_unstable();
-            nodes.dedup();
-            nodes
-        };
-        if let Some(allow) = allow {
-            let mut allowed = vec![0; n.div_ceil(64)];
-            nodes(allow).iter().for_each(|&node| allowed[node as usize / 64] |= 1 << (node % 64));
-            match &mut bits {
-                Some(bits) => bits.iter_mut().zip(allowed).for_each(|(bits, more)| *bits &= more),
-                None => bits = Some(allowed),
-            }
-        }
-        for &node in &nodes(deny) {
-            bits.get_or_insert_with(|| full(n))[node as usize / 64] &= !(1 << (node % 64));
-        }
-        let count = |bits: Vec<u64>| {
-            let passing = bits.iter().map(|word| word.count_ones() as usize).sum();
-            (bits, passing)
-        };
-        Ok(Eligible { bits: bits.map(count), barred: nodes(&request.seen) })
+        let items = items.into_iter().map(compared).collect::<Result<Vec<_>, EngineError>>()?;
+        self.live.add(self.index().fingerprint(), items)
     }
 
-    fn shortfall(
-        &self,
-        request: &Request,
-        eligible: &Eligible,
-        returned: usize,
-        otherwise: Option<Reason>,
-    ) -> Option<Shortfall> {
-        let (items, requested) = (self.index.len(), request.k);
-        let passing = eligible.bits.as_ref().map_or(items, |(_, passing)| *passing);
-        let unseen = passing - eligible.barred.iter().filter(|&&node| eligible.passes(node)).count();
-        let first = [(items, Reason::Catalogue), (passing, Reason::Filter), (unseen, Reason::Seen)];
-        let reason = first.into_iter().find(|(count, _)| *count < requested).map(|(_, reason)| reason);
-        let reason = reason.filter(|_| returned == unseen).or(otherwise).or(reason)?;
-        let short = Shortfall { reason, requested, returned, items, available: items, passing, unseen };
-        (returned < requested).then_some(short)
+    /// Takes items away until the next index is built without them.
+    pub fn delete_items(&self, items: &[OwnedId]) -> Result<(), EngineError> {
+        self.live.delete(self.index().fingerprint(), items)
     }
-}
 
-/// A bit for each of `n` nodes.
-fn full(n: usize) -> Vec<u64> {
-    let mut bits = vec![u64::MAX; n.div_ceil(64)];
-    if let Some(last) = bits.last_mut().filter(|_| !n.is_multiple_of(64)) {
-        *last &= (1 << (n % 64)) - 1;
+    fn overlay(&self, vector: &[f32]) -> Result<Overlay, EngineError> {
+        let vector = self.index().compared(crate::catalog::QueryVector::Floats(vector))?;
+        Ok(Overlay::encode(self.index().fingerprint(), self.served.users.manifest().codec, &vector)?)
     }
-    bits
+
+    async fn resolve_all(&self, asking: &[Asking<'_>]) -> Resolved {
+        let started = Instant::now();
+        let releases = std::iter::once(&self.served).chain(&self.previous).map(|served| &served.users);
+        let releases: Vec<&UserVectors<K>> = releases.collect();
+        let resolver = Resolver { releases: &releases, known: &self.known, timeout: self.options.store_timeout };
+        let users = resolver.resolve(asking).await;
+        Resolved { users, started, resolve_ns: started.elapsed().as_nanos() as u64 }
+    }
+
+    /// The release whose index can score what was found.
+    fn home(&self, user: &UserSide) -> (&Served<K>, Vec<Degraded>) {
+        let vector = user.vector.as_ref().or(user.segment.as_ref());
+        let is_of = |served: &&Arc<Served<K>>| {
+            vector.is_some_and(|vector| vector.fingerprint == served.shelf.index.fingerprint())
+        };
+        match self.previous.as_ref().filter(is_of) {
+            Some(previous) => (previous, vec![Degraded::PreviousRelease]),
+            None => (&self.served, Vec::new()),
+        }
+    }
+
+    fn run<'a>(&'a self, served: &'a Served<K>, started: Instant) -> Result<Run<'a>, EngineError> {
+        let scope: Scope<'a> = served.shelf.scope(&self.live)?;
+        Ok(Run { scope, speed: &self.speed, started })
+    }
 }

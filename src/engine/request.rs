@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::EngineError;
-use crate::input::Id;
+use crate::input::{Id, MAX_ID_BYTES};
 use crate::store::EventKind;
 
 /// More items than this are refused: nobody reads them, and each costs.
@@ -288,10 +288,21 @@ fn check_list(what: &'static str, len: usize, most: usize) -> Result<(), EngineE
     check(what, len <= most, &format!("at most {most}"), len)
 }
 
+/// They become keys of the store.
+fn check_names(user: Option<&OwnedId>, segment: Option<&str>) -> Result<(), EngineError> {
+    let user = if let Some(OwnedId::Text(text)) = user { Some(&**text) } else { None };
+    for (what, text) in [("user", user), ("segment", segment)] {
+        let len = text.map_or(1, str::len);
+        check(what, (1..=MAX_ID_BYTES).contains(&len), "1 to 1024 bytes", len)?;
+    }
+    Ok(())
+}
+
 impl Request {
     /// Refuses what cannot be meant.
     pub(super) fn check(&self) -> Result<(), EngineError> {
         check_k(self.k)?;
+        check_names(self.user.as_ref(), self.segment.as_deref())?;
         self.effort.check()?;
         self.blend.check()?;
         self.filter.check()?;
@@ -313,6 +324,7 @@ impl SimilarRequest {
 
 impl ScoreRequest {
     pub(super) fn check(&self) -> Result<(), EngineError> {
+        check_names(self.user.as_ref(), self.segment.as_deref())?;
         self.blend.check()?;
         check_list("events of the session", self.session.len(), MAX_EVENTS)?;
         check_list("items to score", self.items.len(), MAX_LIST)

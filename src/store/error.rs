@@ -182,6 +182,14 @@ pub enum StoreError {
         /// How long a dead publisher is taken for a living one.
         lease_s: f64,
     },
+    /// Others wrote the same key again and again.
+    #[error("{what} was changed by others each of the {tries} times that it was to be written; try again")]
+    Contended {
+        /// Whose key.
+        what: String,
+        /// Times tried.
+        tries: usize,
+    },
     /// This publisher was too slow, and no one knows who else published meanwhile.
     #[error("nothing was heard of this publisher for {lease_s:.1} s, so others may publish; start again")]
     LeaseLost {

@@ -49,3 +49,8 @@ fn check(what: &'static str, got: &str, longest: usize) -> Result<(), StoreError
     }
     Err(StoreError::BadName { what, got: got.chars().take(2 * longest).collect(), longest })
 }
+
+/// What is kept of one user: `o` the overlay, `s` the session, `h` what was seen, by the user's id; `g` a segment's vector.
+pub(super) fn of_user(ns: &str, kind: char, user: Id<'_>) -> Vec<u8> {
+    format!("{ns}:{kind}:{user}").into_bytes()
+}

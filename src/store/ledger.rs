@@ -332,7 +332,7 @@ pub(super) async fn update<K: Kv, T>(
 }
 
 /// Wall clock: it has to mean the same to the next process.
-pub(super) fn now_s() -> u64 {
+pub(crate) fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 

@@ -7,6 +7,9 @@ use super::{StoreError, keys};
 use crate::input::Id;
 use crate::kv::{KeyRange, Kv};
 
+/// No hashed page is longer: the users of one are a hundred on average, of 65,536 dimensions at the most.
+const LONGEST_PAGE_BYTES: u32 = 64 << 20;
+
 /// The user vectors of one release: pinned when opened, and read from no other, whatever is published or activated
 /// meanwhile. Open it once and keep it; to follow the active release, compare [`manifest`](Self::manifest) with
 /// [`current`](super::current) now and then, and open again.
@@ -54,6 +57,33 @@ impl<K: Kv> UserVectors<K> {
             }
             records => records,
         }
+    }
+
+    /// What it reads from.
+    pub fn kv(&self) -> &K {
+        &self.kv
+    }
+
+    /// The namespace.
+    pub fn ns(&self) -> &str {
+        &self.ns
+    }
+
+    /// The bytes that a user's vector is in, to be fetched together with other keys; `None` for an id that cannot be of
+    /// this release. [`found`](Self::found) looks them through.
+    pub fn range(&self, id: Id<'_>) -> Option<KeyRange> {
+        let At { page, in_page } = self.place(id)?;
+        let (key, slot_bytes) = (self.key(page), self.manifest.slot_bytes() as u32);
+        Some(match in_page {
+            InPage::Slot(slot) => KeyRange { key, start: slot * slot_bytes, end: (slot + 1) * slot_bytes },
+            InPage::Fingerprint(_) => KeyRange { key, start: 0, end: LONGEST_PAGE_BYTES },
+        })
+    }
+
+    /// A user's record among the bytes that were found in [`range`](Self::range). An error may be the doing of a release
+    /// that rolls over this one: only [`get`](Self::get) looks whether it is.
+    pub fn found(&self, id: Id<'_>, bytes: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.place(id).map_or(Ok(None), |at| self.record(&at, bytes, &[]))
     }
 
     /// Where a user's slot is; `None` for an id that cannot be of this release.

@@ -1,10 +1,26 @@
 //! What a user did just now: recent events, under a key of their own that expires.
+//!
+//! Events name items by [`item_hash`](super::item_hash), 8 bytes whatever the id, so that a session outlives the release
+//! it began under. Recording events also marks what the user has seen ([`Seen`]).
+
+use std::time::Duration;
+
+use super::sealed::{HEADER_BYTES, open, seal};
+use super::seen::{Seen, SeenOptions, seen_key};
+use super::{StoreError, keys};
+use crate::input::Id;
+use crate::kv::Kv;
+
+/// Bytes of one event: item `u64`, when `u32` seconds since 1970, kind `u8`.
+const EVENT_BYTES: usize = 13;
+/// A write is tried so often while others write the same key: more than a user has devices.
+const TRIES: usize = 8;
 
 /// What a user did with an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum EventKind {
-    /// Looked at it in a list: the weakest sign.
+    /// Looked at it in a list: the weakest sign, and it may come back.
     View = 0,
     /// Opened it.
     Click = 1,
@@ -39,8 +55,8 @@ impl EventKind {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
-    /// What an event of this kind weighs where nobody says otherwise: a click 1, and the others by how much more, or less, they
-    /// tell.
+    /// What an event of this kind weighs where nobody says otherwise: a click 1, and the others by how much more, or
+    /// less, they tell.
     pub const fn default_weight(self) -> f32 {
         match self {
             Self::View => 0.1,
@@ -49,5 +65,168 @@ impl EventKind {
             Self::Cart => 1.5,
             Self::Dislike => -1.0,
         }
+    }
+
+    /// Whether the item counts as seen from then on.
+    pub const fn is_seen(self) -> bool {
+        !matches!(self, Self::View)
+    }
+}
+
+/// An event as it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredEvent {
+    /// [`item_hash`](super::item_hash) of the item.
+    pub item: u64,
+    /// What was done.
+    pub kind: EventKind,
+    /// When, in seconds since 1970.
+    pub at_s: u64,
+}
+
+/// What of sessions is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// The latest events of a user. 32: half an hour of quick clicking, and 429 bytes.
+    pub most: usize,
+    /// For how long after the last one. 4 hours: by then a half-life of 30 minutes has left 0.4 % of an event.
+    pub ttl: Duration,
+    /// What of seen items is kept.
+    pub seen: SeenOptions,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self { most: 32, ttl: Duration::from_hours(4), seen: SeenOptions::default() }
+    }
+}
+
+/// The key of a user's session.
+pub fn session_key(ns: &str, user: Id<'_>) -> Vec<u8> {
+    keys::of_user(ns, 's', user)
+}
+
+/// Bytes of a session's value.
+pub fn session_bytes(events: usize) -> usize {
+    HEADER_BYTES + events * EVENT_BYTES
+}
+
+/// The events in a user's session, oldest first, from what was found under its key.
+pub fn sessions(ns: &str, user: Id<'_>, value: &[u8]) -> Result<Vec<StoredEvent>, StoreError> {
+    decode(&session_key(ns, user), value)
+}
+
+/// Adds events of a user to the session, and the items of those that say so to what the user has seen. Of events of one
+/// user that are recorded at the same time none is lost.
+pub async fn record_events<K: Kv>(
+    kv: &K,
+    ns: &str,
+    user: Id<'_>,
+    events: &[StoredEvent],
+    options: &SessionOptions,
+) -> Result<(), StoreError> {
+    keys::check_ns(ns)?;
+    let key = session_key(ns, user);
+    update(kv, &key, options.ttl, |value| {
+        // what is damaged is as good as gone
+        let mut all = value.and_then(|value| decode(&key, value).ok()).unwrap_or_default();
+        all.extend_from_slice(events);
+        all.sort_by_key(|event| event.at_s);
+        let surplus = all.len().saturating_sub(options.most);
+        encode(&key, &all[surplus..])
+    })
+    .await?;
+    let items: Vec<u64> = events.iter().filter(|event| event.kind.is_seen()).map(|event| event.item).collect();
+    if items.is_empty() {
+        return Ok(());
+    }
+    let key = seen_key(ns, user);
+    update(kv, &key, options.seen.ttl, |value| {
+        let mut seen = value.and_then(|value| Seen::open(&key, value).ok()).unwrap_or_default();
+        items.iter().for_each(|&item| seen.add(item, &options.seen));
+        seen.seal(&key)
+    })
+    .await
+}
+
+/// Replaces a value by what `change` makes of it, tried again whenever another was quicker.
+async fn update<K: Kv>(
+    kv: &K,
+    key: &[u8],
+    ttl: Duration,
+    change: impl Fn(Option<&[u8]>) -> Vec<u8>,
+) -> Result<(), StoreError> {
+    for _ in 0..TRIES {
+        let found = kv.get_many(&[key.to_vec()]).await?.pop().flatten();
+        let new = change(found.as_deref());
+        // to set what is there already would be refused by no one and prove nothing
+        if kv.compare_and_set(key, found.as_deref(), &new, Some(ttl)).await? {
+            return Ok(());
+        }
+    }
+    Err(StoreError::Contended { what: String::from_utf8_lossy(key).into_owned(), tries: TRIES })
+}
+
+fn encode(key: &[u8], events: &[StoredEvent]) -> Vec<u8> {
+    let mut body = Vec::with_capacity(events.len() * EVENT_BYTES);
+    for event in events {
+        body.extend_from_slice(&event.item.to_le_bytes());
+        body.extend_from_slice(&(event.at_s as u32).to_le_bytes());
+        body.push(event.kind as u8);
+    }
+    seal(key, &body)
+}
+
+fn decode(key: &[u8], value: &[u8]) -> Result<Vec<StoredEvent>, StoreError> {
+    let (events, rest) = open("session", key, value)?.as_chunks::<EVENT_BYTES>();
+    let malformed = || StoreError::corrupt("session", &"whole events of known kinds", &value.len());
+    if !rest.is_empty() {
+        return Err(malformed());
+    }
+    let event = |&[i0, i1, i2, i3, i4, i5, i6, i7, t0, t1, t2, t3, kind]: &[u8; EVENT_BYTES]| {
+        Some(StoredEvent {
+            item: u64::from_le_bytes([i0, i1, i2, i3, i4, i5, i6, i7]),
+            at_s: u64::from(u32::from_le_bytes([t0, t1, t2, t3])),
+            kind: EventKind::ALL.get(usize::from(kind)).copied()?,
+        })
+    };
+    events.iter().map(event).collect::<Option<_>>().ok_or_else(malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn events_come_back_as_they_were(
+            events in prop::collection::vec((any::<u64>(), 0_u64..1 << 32, 0_usize..6), 0..50),
+        ) {
+            let event = |&(item, at_s, kind): &_| StoredEvent { item, at_s, kind: EventKind::ALL[kind] };
+            let events: Vec<StoredEvent> = events.iter().map(event).collect();
+            let key = session_key("t", Id::U64(1));
+            let value = encode(&key, &events);
+            prop_assert_eq!(value.len(), session_bytes(events.len()));
+            prop_assert_eq!(sessions("t", Id::U64(1), &value).unwrap(), events);
+            prop_assert!(sessions("t", Id::U64(2), &value).is_err());
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            prop_assert!(decode(b"k", &bytes).is_err());
+            if let Ok(events) = decode(b"k", &seal(b"k", &bytes)) {
+                prop_assert_eq!(events.len() * EVENT_BYTES, bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn kinds_are_told_by_name_and_by_number() {
+        for (at, kind) in EventKind::ALL.into_iter().enumerate() {
+            assert_eq!((kind as usize, EventKind::parse(kind.name())), (at, Some(kind)));
+        }
+        assert_eq!(EventKind::parse("clicked"), None);
     }
 }

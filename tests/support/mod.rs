@@ -6,6 +6,7 @@ pub mod releases;
 pub mod rolls;
 pub mod serve;
 pub mod vectors;
+pub mod world;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,0 +1,234 @@
+//! What changed since the build, on disk: one record after another, each with its checksum.
+//!
+//! ```text
+//! "tonnage journal 1\n"   then records:   length u32 | checksum u32 | body
+//! ```
+//!
+//! The checksum is the low half of XXH3-64 of the body, seeded with the place of the record in the file, so that a record
+//! is not taken for one elsewhere. A write that was torn leaves a last record that does not check; it was never
+//! acknowledged, and is dropped when the file is next opened. Numbers are little-endian.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use twox_hash::XxHash3_64;
+
+use super::EngineError;
+use super::live::NewItem;
+use super::request::OwnedId;
+use crate::input::MAX_ID_BYTES;
+
+const MAGIC: &[u8] = b"tonnage journal 1\n";
+const HEADER_BYTES: usize = 8;
+/// No record is longer: 65,536 dimensions and as many bytes of tags.
+const MOST_BYTES: usize = 4 << 20;
+
+/// One change.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Change {
+    /// Items by hash, and whether they are available.
+    Available(Vec<(u64, bool)>),
+    /// An item for the release of that fingerprint.
+    Add(u64, NewItem),
+    /// Items by hash, away from that release.
+    Delete(u64, Vec<u64>),
+    /// Nothing counts but what belongs to these releases.
+    Keep(Vec<u64>),
+}
+
+/// A journal, open for writing.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: PathBuf,
+    file: File,
+    /// Bytes that are whole.
+    len: u64,
+    /// Whether there may be more, of a write that failed.
+    torn: bool,
+}
+
+impl Journal {
+    /// The changes in a file, which need not be there. What follows the first record that is not whole is left out.
+    pub fn read(path: &Path) -> Result<Vec<Change>, EngineError> {
+        let mut bytes = Vec::new();
+        match File::open(path) {
+            Ok(mut file) => file.read_to_end(&mut bytes).map_err(|source| trouble(path, source))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(trouble(path, error)),
+        };
+        // one that was torn while it was created has acknowledged nothing
+        if bytes.len() < MAGIC.len() && MAGIC.starts_with(&bytes) {
+            return Ok(Vec::new());
+        }
+        if !bytes.starts_with(MAGIC) {
+            let not = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not a journal of this version");
+            return Err(trouble(path, not));
+        }
+        let (mut changes, mut at) = (Vec::new(), MAGIC.len());
+        while let Some((change, len)) = record(&bytes[at..], at) {
+            changes.push(change);
+            at += len;
+        }
+        Ok(changes)
+    }
+
+    /// Puts a journal of these changes in the place of the file, whole or not at all.
+    pub fn create(path: &Path, changes: &[Change]) -> Result<Self, EngineError> {
+        let trouble = |source| trouble(path, source);
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut bytes = MAGIC.to_vec();
+        changes.iter().for_each(|change| push(&mut bytes, 0, change));
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(trouble)?;
+        file.write_all(&bytes).and_then(|()| file.as_file().sync_all()).map_err(trouble)?;
+        file.persist(path).map_err(|error| trouble(error.error))?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(trouble)?;
+        let file = OpenOptions::new().append(true).open(path).map_err(trouble)?;
+        Ok(Self { path: path.to_owned(), file, len: bytes.len() as u64, torn: false })
+    }
+
+    /// Adds changes, durable on return. What could not be written whole is taken back before the next.
+    pub fn append(&mut self, changes: &[Change]) -> Result<(), EngineError> {
+        let mut bytes = Vec::new();
+        changes.iter().for_each(|change| push(&mut bytes, self.len as usize, change));
+        let back = if self.torn { self.file.set_len(self.len) } else { Ok(()) };
+        self.torn = true;
+        let written = back.and_then(|()| self.file.write_all(&bytes)).and_then(|()| self.file.sync_data());
+        written.map_err(|source| trouble(&self.path, source))?;
+        self.len += bytes.len() as u64;
+        self.torn = false;
+        Ok(())
+    }
+}
+
+fn trouble(path: &Path, source: std::io::Error) -> EngineError {
+    EngineError::Journal { path: path.to_owned(), source }
+}
+
+/// Appends the record of a change to bytes that begin at `start` of the file.
+fn push(bytes: &mut Vec<u8>, start: usize, change: &Change) {
+    let at = bytes.len();
+    bytes.extend_from_slice(&[0; HEADER_BYTES]);
+    change.encode(bytes);
+    let (len, sum) = (bytes.len() - at - HEADER_BYTES, checksum(&bytes[at + HEADER_BYTES..], start + at));
+    bytes[at..at + 4].copy_from_slice(&(len as u32).to_le_bytes());
+    bytes[at + 4..at + 8].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// The first record of bytes that stand at `at` of the file, and its length; `None` when it is not whole.
+fn record(bytes: &[u8], at: usize) -> Option<(Change, usize)> {
+    let (&[l0, l1, l2, l3, s0, s1, s2, s3], rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+    let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    let body = rest.get(..len)?;
+    let whole = checksum(body, at) == u32::from_le_bytes([s0, s1, s2, s3]);
+    Some((Change::decode(body).filter(|_| whole)?, HEADER_BYTES + len))
+}
+
+fn checksum(body: &[u8], at: usize) -> u32 {
+    XxHash3_64::oneshot_with_seed(at as u64, body) as u32
+}
+
+impl Change {
+    /// Hashes of one record at the most.
+    pub const MOST_HASHES: usize = 100_000;
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Available(hashes) => {
+                out.push(1);
+                for (hash, available) in hashes {
+                    out.extend_from_slice(&hash.to_le_bytes());
+                    out.push(u8::from(*available));
+                }
+            }
+            Self::Add(fingerprint, item) => {
+                out.push(2);
+                out.extend_from_slice(&fingerprint.to_le_bytes());
+                out.extend_from_slice(&item.made_s.to_le_bytes());
+                put_text(out, &item.id.to_string());
+                out.extend_from_slice(&(item.tags.len() as u32).to_le_bytes());
+                item.tags.iter().for_each(|tag| put_text(out, tag));
+                item.vector.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
+            }
+            Self::Delete(fingerprint, hashes) => {
+                out.push(3);
+                out.extend_from_slice(&fingerprint.to_le_bytes());
+                hashes.iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
+            }
+            Self::Keep(fingerprints) => {
+                out.push(4);
+                fingerprints.iter().for_each(|one| out.extend_from_slice(&one.to_le_bytes()));
+            }
+        }
+    }
+
+    fn decode(body: &[u8]) -> Option<Self> {
+        let (&kind, mut rest) = body.split_first()?;
+        match kind {
+            1 => {
+                let (pairs, []) = rest.as_chunks::<9>() else { return None };
+                let pair = |&[h0, h1, h2, h3, h4, h5, h6, h7, available]: &[u8; 9]| {
+                    (u64::from_le_bytes([h0, h1, h2, h3, h4, h5, h6, h7]), available == 1)
+                };
+                Some(Self::Available(pairs.iter().map(pair).collect()))
+            }
+            2 => {
+                let (fingerprint, made_s) = (take_u64(&mut rest)?, take_u64(&mut rest)?);
+                let id = OwnedId::parse(&take_text(&mut rest)?);
+                let count = take_u32(&mut rest)? as usize;
+                let mut tags = Vec::new();
+                for _ in 0..count {
+                    tags.push(take_text(&mut rest)?);
+                }
+                let (floats, []) = rest.as_chunks::<4>() else { return None };
+                let vector: Vec<f32> = floats.iter().map(|&x| f32::from_le_bytes(x)).collect();
+                let finite = vector.iter().all(|x| x.abs() <= crate::codec::MAX_COMPONENT);
+                finite.then_some(Self::Add(fingerprint, NewItem { id, tags, vector, made_s }))
+            }
+            3 => Some(Self::Delete(take_u64(&mut rest)?, numbers(rest)?)),
+            4 => Some(Self::Keep(numbers(rest)?)),
+            _ => None,
+        }
+    }
+
+    /// Whether a record can hold it.
+    pub fn fits(&self) -> bool {
+        match self {
+            Self::Available(hashes) => hashes.len() <= Self::MOST_HASHES,
+            Self::Delete(_, hashes) | Self::Keep(hashes) => hashes.len() <= Self::MOST_HASHES,
+            Self::Add(_, item) => {
+                let texts = item.tags.iter().chain([&item.id.to_string()]).all(|text| text.len() <= MAX_ID_BYTES);
+                texts && item.tags.len() * (MAX_ID_BYTES + 4) + 4 * item.vector.len() <= MOST_BYTES
+            }
+        }
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn take_u32(bytes: &mut &[u8]) -> Option<u32> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(u32::from_le_bytes(*number))
+}
+
+fn take_u64(bytes: &mut &[u8]) -> Option<u64> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(u64::from_le_bytes(*number))
+}
+
+fn take_text(bytes: &mut &[u8]) -> Option<String> {
+    let len = take_u32(bytes)? as usize;
+    let (text, rest) = bytes.split_at_checked(len)?;
+    *bytes = rest;
+    Some(std::str::from_utf8(text).ok()?.to_owned())
+}
+
+fn numbers(bytes: &[u8]) -> Option<Vec<u64>> {
+    let (numbers, []) = bytes.as_chunks::<8>() else { return None };
+    Some(numbers.iter().map(|&number| u64::from_le_bytes(number)).collect())
+}

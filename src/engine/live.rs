@@ -1,0 +1,271 @@
+//! What changes between two builds: which items are available, and items that were added, replaced or deleted.
+//!
+//! Changes are in force when the call returns, and are journalled first, so that they survive a restart, whichever way
+//! the process ends. Availability belongs to an item's id and outlives releases. An added item's vector belongs to one
+//! index; once the next is built with the item in it, the addition is not looked at any more, and is dropped when the
+//! journal is next opened with [`Live::forget_others`].
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::EngineError;
+use super::journal::{Change, Journal};
+use super::request::OwnedId;
+use crate::store::{item_hash, now_s};
+
+/// An item that the index does not have yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewItem {
+    /// Its external id. An item of the index with this id is replaced.
+    pub id: OwnedId,
+    /// Its tags, any text.
+    pub tags: Vec<String>,
+    /// Its vector, as the trainer left it; in the form that is compared once it was taken in.
+    pub vector: Vec<f32>,
+    /// When it was added, in seconds since 1970; set when it is taken in.
+    pub made_s: u64,
+}
+
+/// How much may change between two builds.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveOptions {
+    /// Items added, of all releases. 50,000: each is scored by every request, and of 64 dimensions they take about as
+    /// long as a search of a million.
+    pub most_items: usize,
+    /// Bytes of their vectors, ids and tags.
+    pub most_bytes: usize,
+    /// Items that are not available or were deleted. A million.
+    pub most_hidden: usize,
+}
+
+impl Default for LiveOptions {
+    fn default() -> Self {
+        Self { most_items: 50_000, most_bytes: 64 << 20, most_hidden: 1_000_000 }
+    }
+}
+
+/// What changed, shared by all engines of a process.
+#[derive(Debug)]
+pub struct Live {
+    options: LiveOptions,
+    version: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    journal: Option<Journal>,
+    hidden: HashSet<u64>,
+    /// By release and number, so that they come oldest first.
+    added: BTreeMap<(u64, u64), Arc<NewItem>>,
+    /// By release and hash.
+    number_of: HashMap<(u64, u64), u64>,
+    gone: HashMap<u64, HashSet<u64>>,
+    bytes: usize,
+    last: u64,
+}
+
+/// What changed for one release.
+#[derive(Debug)]
+pub(super) struct Changed {
+    pub version: u64,
+    pub hidden: HashSet<u64>,
+    pub gone: HashSet<u64>,
+    /// Oldest first.
+    pub added: Vec<Arc<NewItem>>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self::in_memory(LiveOptions::default())
+    }
+}
+
+impl Live {
+    /// Without a journal: what changed is forgotten with the process.
+    pub fn in_memory(options: LiveOptions) -> Self {
+        Self { options, version: AtomicU64::new(1), state: Mutex::default() }
+    }
+
+    /// With a journal, created when missing and replayed. A torn last record is dropped; then the journal is written
+    /// anew with what still counts.
+    pub fn open(path: &Path, options: LiveOptions) -> Result<Self, EngineError> {
+        let live = Self::in_memory(options);
+        let changes = Journal::read(path)?;
+        {
+            let mut state = live.lock();
+            changes.into_iter().for_each(|change| state.apply(change));
+            state.journal = Some(Journal::create(path, &state.snapshot())?);
+        }
+        Ok(live)
+    }
+
+    /// Makes items available, or not. Ids that no index has are kept as well: the next may have them.
+    pub fn set_available(&self, items: &[(OwnedId, bool)]) -> Result<(), EngineError> {
+        let hashes = |part: &[(OwnedId, bool)]| {
+            Change::Available(part.iter().map(|(id, available)| (item_hash(id.as_id()), *available)).collect())
+        };
+        self.change(items.chunks(Change::MOST_HASHES).map(hashes).collect())
+    }
+
+    /// Whether an item is available, as far as anyone said.
+    pub fn is_available(&self, id: &OwnedId) -> bool {
+        !self.lock().hidden.contains(&item_hash(id.as_id()))
+    }
+
+    /// Items added, of all releases.
+    pub fn added_items(&self) -> usize {
+        self.lock().added.len()
+    }
+
+    /// Drops what was added to or deleted from other releases than these, for good.
+    pub fn forget_others(&self, fingerprints: &[u64]) -> Result<(), EngineError> {
+        self.change(vec![Change::Keep(fingerprints.to_vec())])
+    }
+
+    /// Takes in items for the index with that fingerprint, their vectors in the form that it compares.
+    pub(super) fn add(&self, fingerprint: u64, items: Vec<NewItem>) -> Result<(), EngineError> {
+        let made_s = now_s();
+        let add = |item| Change::Add(fingerprint, NewItem { made_s, ..item });
+        self.change(items.into_iter().map(add).collect())
+    }
+
+    /// Takes items away from the index with that fingerprint, whether they were built in or added.
+    pub(super) fn delete(&self, fingerprint: u64, items: &[OwnedId]) -> Result<(), EngineError> {
+        let hashes =
+            |part: &[OwnedId]| Change::Delete(fingerprint, part.iter().map(|id| item_hash(id.as_id())).collect());
+        self.change(items.chunks(Change::MOST_HASHES).map(hashes).collect())
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// What changed for the index with that fingerprint.
+    pub(super) fn of(&self, fingerprint: u64) -> Changed {
+        let state = self.lock();
+        let added = state.added.range((fingerprint, 0)..=(fingerprint, u64::MAX)).map(|(_, item)| Arc::clone(item));
+        Changed {
+            // versions change under the same lock
+            version: self.version(),
+            hidden: state.hidden.clone(),
+            gone: state.gone.get(&fingerprint).cloned().unwrap_or_default(),
+            added: added.collect(),
+        }
+    }
+
+    fn change(&self, changes: Vec<Change>) -> Result<(), EngineError> {
+        let mut state = self.lock();
+        state.check(&changes, &self.options)?;
+        if let Some(journal) = &mut state.journal {
+            journal.append(&changes)?;
+        }
+        changes.into_iter().for_each(|change| state.apply(change));
+        self.version.fetch_add(1, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // each change is whole before the next line could panic
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn check(&self, changes: &[Change], options: &LiveOptions) -> Result<(), EngineError> {
+        let (mut items, mut bytes, mut hidden) = (self.added.len(), self.bytes, self.hidden_len());
+        for change in changes {
+            match change {
+                Change::Add(_, item) => (items, bytes) = (items + 1, bytes + cost(item)),
+                Change::Available(hashes) => hidden += hashes.iter().filter(|(_, available)| !available).count(),
+                Change::Delete(_, hashes) => hidden += hashes.len(),
+                Change::Keep(_) => {}
+            }
+        }
+        if changes.iter().any(|change| !change.fits()) {
+            let expected = "tags of at most 1,024 bytes, and 4 MiB together".to_owned();
+            return Err(EngineError::Request { what: "an added item", expected, got: "more".to_owned() });
+        }
+        let full = |what, most, got| EngineError::TooMany { what, most, got };
+        if items > options.most_items {
+            return Err(full("items added since the build", options.most_items, items));
+        }
+        if bytes > options.most_bytes {
+            return Err(full("bytes of items added since the build", options.most_bytes, bytes));
+        }
+        if hidden > options.most_hidden {
+            return Err(full("items hidden or deleted since the build", options.most_hidden, hidden));
+        }
+        Ok(())
+    }
+
+    fn hidden_len(&self) -> usize {
+        self.hidden.len() + self.gone.values().map(HashSet::len).sum::<usize>()
+    }
+
+    fn apply(&mut self, change: Change) {
+        match change {
+            Change::Available(hashes) => {
+                for (hash, available) in hashes {
+                    if available {
+                        self.hidden.remove(&hash)
+                    } else {
+                        self.hidden.insert(hash)
+                    };
+                }
+            }
+            Change::Add(fingerprint, item) => {
+                let hash = item_hash(item.id.as_id());
+                self.drop_added(fingerprint, hash);
+                self.last += 1;
+                self.bytes += cost(&item);
+                self.number_of.insert((fingerprint, hash), self.last);
+                self.added.insert((fingerprint, self.last), Arc::new(item));
+                if let Some(gone) = self.gone.get_mut(&fingerprint) {
+                    gone.remove(&hash);
+                }
+            }
+            Change::Delete(fingerprint, hashes) => {
+                for hash in hashes {
+                    self.drop_added(fingerprint, hash);
+                    self.gone.entry(fingerprint).or_default().insert(hash);
+                }
+            }
+            Change::Keep(fingerprints) => {
+                let others: Vec<(u64, u64)> =
+                    self.number_of.keys().filter(|(release, _)| !fingerprints.contains(release)).copied().collect();
+                others.into_iter().for_each(|(release, hash)| self.drop_added(release, hash));
+                self.gone.retain(|release, _| fingerprints.contains(release));
+            }
+        }
+    }
+
+    fn drop_added(&mut self, fingerprint: u64, hash: u64) {
+        let number = self.number_of.remove(&(fingerprint, hash));
+        if let Some(item) = number.and_then(|number| self.added.remove(&(fingerprint, number))) {
+            self.bytes -= cost(&item);
+        }
+    }
+
+    /// The changes that lead from nothing to this.
+    fn snapshot(&self) -> Vec<Change> {
+        let mut hidden: Vec<(u64, bool)> = self.hidden.iter().map(|&hash| (hash, false)).collect();
+        hidden.sort_unstable();
+        let mut changes: Vec<Change> =
+            hidden.chunks(Change::MOST_HASHES).map(|hashes| Change::Available(hashes.to_vec())).collect();
+        for (&release, gone) in &self.gone {
+            let gone: Vec<u64> = gone.iter().copied().collect();
+            changes.extend(gone.chunks(Change::MOST_HASHES).map(|hashes| Change::Delete(release, hashes.to_vec())));
+        }
+        changes.extend(self.added.iter().map(|(&(release, _), item)| Change::Add(release, NewItem::clone(item))));
+        changes
+    }
+}
+
+/// Bytes of an item in memory, about: its vector is kept as floats and as codes.
+fn cost(item: &NewItem) -> usize {
+    let id = if let OwnedId::Text(text) = &item.id { text.len() } else { 8 };
+    200 + id + item.tags.iter().map(|tag| 32 + tag.len()).sum::<usize>() + 5 * item.vector.len()
+}

@@ -1,0 +1,242 @@
+//! Filters as bitmaps: one bit a node, made once for each combination of tags and kept while there is room.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::catalog::{CatalogError, Index};
+
+/// One bit a node, and how many are set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Mask {
+    pub bits: Vec<u64>,
+    pub passing: usize,
+}
+
+impl Mask {
+    pub fn full(nodes: usize) -> Self {
+        let mut bits = vec![u64::MAX; nodes.div_ceil(64)];
+        if let Some(last) = bits.last_mut().filter(|_| !nodes.is_multiple_of(64)) {
+            *last &= (1 << (nodes % 64)) - 1;
+        }
+        Self { bits, passing: nodes }
+    }
+
+    /// Of these nodes alone.
+    pub fn of(nodes: usize, set: impl IntoIterator<Item = u32>) -> Self {
+        let mut bits = vec![0; nodes.div_ceil(64)];
+        for node in set {
+            bits[node as usize / 64] |= 1 << (node % 64);
+        }
+        Self::counted(bits)
+    }
+
+    fn counted(bits: Vec<u64>) -> Self {
+        let passing = bits.iter().map(|word| word.count_ones() as usize).sum();
+        Self { bits, passing }
+    }
+
+    pub fn has(&self, node: u32) -> bool {
+        self.bits.get(node as usize / 64).is_some_and(|word| word >> (node % 64) & 1 == 1)
+    }
+
+    pub fn and(&self, other: &Self) -> Self {
+        Self::counted(self.bits.iter().zip(&other.bits).map(|(a, b)| a & b).collect())
+    }
+
+    /// Takes nodes out.
+    pub fn remove(&mut self, nodes: impl IntoIterator<Item = u32>) {
+        for node in nodes {
+            let word = &mut self.bits[node as usize / 64];
+            self.passing -= (*word >> (node % 64) & 1) as usize;
+            *word &= !(1 << (node % 64));
+        }
+    }
+}
+
+/// Tags by name: all of `all`, at least one of each of `any`, none of `none`. Sorted, so that alike filters are equal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct TagKey {
+    all: Vec<String>,
+    any: Vec<Vec<String>>,
+    none: Vec<String>,
+}
+
+impl TagKey {
+    pub fn new(all: &[String], any: &[Vec<String>], none: &[String]) -> Self {
+        let sorted = |names: &[String]| {
+            let mut names = names.to_vec();
+            names.sort_unstable();
+            names.dedup();
+            names
+        };
+        let mut any: Vec<Vec<String>> = any.iter().map(|group| sorted(group)).collect();
+        any.sort_unstable();
+        Self { all: sorted(all), any, none: sorted(none) }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty() && self.any.is_empty() && self.none.is_empty()
+    }
+
+    /// Whether an item passes that has a tag when `has` says so.
+    pub fn passes(&self, has: impl Fn(&str) -> bool) -> bool {
+        self.all.iter().all(|tag| has(tag))
+            && self.any.iter().all(|group| group.iter().any(|tag| has(tag)))
+            && !self.none.iter().any(|tag| has(tag))
+    }
+
+    /// The mask of an index. A tag that it does not have is refused, unless `is_known` knows it from elsewhere: then no
+    /// node has it.
+    pub fn compile(&self, index: &Index, is_known: impl Fn(&str) -> bool) -> Result<Mask, CatalogError> {
+        let nodes = |tag: &str| match index.find_tag(tag) {
+            Ok(number) => Ok(index.tag(number).1),
+            Err(CatalogError::UnknownTag { .. }) if is_known(tag) => Ok(&[][..]),
+            Err(error) => Err(error),
+        };
+        let n = index.len();
+        let mut mask: Option<Mask> = None;
+        let mut narrow =
+            |group: Mask| mask = Some(mask.as_ref().map_or_else(|| group.clone(), |mask| mask.and(&group)));
+        for tag in &self.all {
+            narrow(Mask::of(n, nodes(tag)?.iter().copied()));
+        }
+        for group in &self.any {
+            let mut bits = vec![0; n.div_ceil(64)];
+            for tag in group {
+                nodes(tag)?.iter().for_each(|&node| bits[node as usize / 64] |= 1 << (node % 64));
+            }
+            narrow(Mask::counted(bits));
+        }
+        let mut mask = mask.unwrap_or_else(|| Mask::full(n));
+        for tag in &self.none {
+            mask.remove(nodes(tag)?.iter().copied());
+        }
+        Ok(mask)
+    }
+}
+
+/// What passes of an index, and of what was added to it since.
+#[derive(Debug)]
+pub(super) struct Passing {
+    pub nodes: Mask,
+    pub added: Mask,
+}
+
+/// What masks were made for: tags, and the version of what may be answered at all.
+type Key = (TagKey, u64);
+
+/// Masks made before, within a budget; the one longest unused goes first.
+#[derive(Debug)]
+pub(super) struct Masks {
+    budget_bytes: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    masks: HashMap<Key, (Arc<Passing>, u64)>,
+    bytes: usize,
+    clock: u64,
+}
+
+impl Masks {
+    pub fn new(budget_bytes: usize) -> Self {
+        Self { budget_bytes, kept: Mutex::default() }
+    }
+
+    /// The mask for a key, made if need be.
+    pub fn get(
+        &self,
+        key: Key,
+        make: impl FnOnce(&TagKey) -> Result<Passing, CatalogError>,
+    ) -> Result<Arc<Passing>, CatalogError> {
+        if let Ok(mut kept) = self.kept.lock() {
+            kept.clock += 1;
+            let now = kept.clock;
+            if let Some((mask, used)) = kept.masks.get_mut(&key) {
+                *used = now;
+                return Ok(Arc::clone(mask));
+            }
+        }
+        let mask = Arc::new(make(&key.0)?);
+        if let Ok(mut kept) = self.kept.lock() {
+            kept.put(key, &mask, self.budget_bytes);
+        }
+        Ok(mask)
+    }
+
+    /// Bytes of the masks that are kept.
+    pub fn bytes(&self) -> usize {
+        self.kept.lock().map_or(0, |kept| kept.bytes)
+    }
+}
+
+impl Kept {
+    fn put(&mut self, key: Key, mask: &Arc<Passing>, budget_bytes: usize) {
+        let cost = |mask: &Passing| 256 + 8 * (mask.nodes.bits.len() + mask.added.bits.len());
+        if cost(mask) > budget_bytes {
+            return;
+        }
+        self.bytes += cost(mask);
+        if let Some((old, _)) = self.masks.insert(key, (Arc::clone(mask), self.clock)) {
+            self.bytes -= cost(&old); // another made it meanwhile
+        }
+        while self.bytes > budget_bytes {
+            let oldest = self.masks.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
+            let Some((old, _)) = oldest.and_then(|key| self.masks.remove(&key)) else { break };
+            self.bytes -= cost(&old);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_mask_is_a_set(n in 1_usize..300, a in prop::collection::vec(any::<u32>(), 0..80), b in prop::collection::vec(any::<u32>(), 0..80)) {
+            let within = |set: &[u32]| set.iter().map(|node| node % n as u32).collect::<std::collections::BTreeSet<u32>>();
+            let (a, b) = (within(&a), within(&b));
+            let both = Mask::of(n, a.iter().copied()).and(&Mask::of(n, b.iter().copied()));
+            prop_assert_eq!(&both, &Mask::of(n, a.intersection(&b).copied()));
+            let mut rest = Mask::full(n);
+            rest.remove(a.iter().copied());
+            rest.remove(a.iter().copied());
+            prop_assert_eq!(rest.passing, n - a.len());
+            prop_assert!((0..n as u32).all(|node| rest.has(node) != a.contains(&node)));
+            prop_assert!(!rest.has(n as u32));
+        }
+    }
+
+    #[test]
+    fn masks_are_made_once_and_kept_within_their_budget() {
+        let masks = Masks::new(3 * (256 + 8 * 2));
+        let get = |tag: &str, version| {
+            let mut made = false;
+            let key = (TagKey::new(&[tag.to_owned()], &[], &[]), version);
+            let make = |_: &TagKey| {
+                made = true;
+                Ok(Passing { nodes: Mask::full(100), added: Mask::full(0) })
+            };
+            assert_eq!(masks.get(key, make).unwrap().nodes.passing, 100);
+            assert!(masks.bytes() <= masks.budget_bytes);
+            made
+        };
+        assert_eq!(["a", "b", "c", "a", "b"].map(|tag| get(tag, 1)), [true, true, true, false, false]);
+        assert!(get("d", 1), "c goes, which was not used for longest");
+        assert_eq!(["a", "b", "d", "c"].map(|tag| get(tag, 1)), [false, false, false, true]);
+        assert!(get("a", 2), "of another version");
+    }
+
+    #[test]
+    fn filters_that_are_alike_are_equal() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let any = [names(&["x", "y"]), names(&["z"])];
+        let turned = [names(&["z", "z"]), names(&["y", "x"])];
+        assert_eq!(TagKey::new(&names(&["b", "a"]), &any, &[]), TagKey::new(&names(&["a", "b", "a"]), &turned, &[]));
+        assert_ne!(TagKey::new(&names(&["a"]), &[], &[]), TagKey::new(&[], &[], &names(&["a"])));
+    }
+}

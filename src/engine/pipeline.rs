@@ -1,0 +1,358 @@
+//! One request, once the store has answered: blend, search, mix, diversify, fill.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::EngineError;
+use super::answer::{Answer, Explain, Item, Origin, Reason, Rung, Timings, Weighed};
+use super::blend::{Pull, blend, session_mean, weight};
+use super::diversify::{Caps, mmr};
+use super::effort::{Speed, ef_of};
+use super::fill::{Chosen, Feed, Filling, Limits, fill, shortfall};
+use super::mix::plan;
+use super::quest::{Candidates, Found, Quest, Sought};
+use super::request::{Blend, Effort, Event, Request, SimilarRequest, Source};
+use super::resolve::{UserSide, UserVector};
+use super::shelf::{Scope, sorted};
+use super::token;
+use crate::catalog::QueryVector;
+use crate::store::{EventKind, now_s};
+
+/// What the stages of one request share.
+pub(super) struct Run<'a> {
+    pub scope: Scope<'a>,
+    pub speed: &'a Speed,
+    /// When the request came.
+    pub started: Instant,
+}
+
+/// An event whose item there is.
+#[derive(Clone, Copy, Debug)]
+struct Happened {
+    pick: u32,
+    kind: EventKind,
+    age: Duration,
+}
+
+/// What to rank by, and what led to it.
+pub(super) struct Aim {
+    rung: Rung,
+    age: Option<Duration>,
+    sought: Option<Sought>,
+    session: Option<Sought>,
+    explain: Explain,
+}
+
+/// Picks that may not come, beside what the filter keeps out.
+struct Barred {
+    seen: Vec<u32>,
+    shown: Vec<u32>,
+    all: Vec<u32>,
+}
+
+impl Run<'_> {
+    /// The answer to a request.
+    pub fn recommend(&self, request: &Request, resolved: &UserSide) -> Result<Answer, EngineError> {
+        let begun = Instant::now();
+        let aim = self.aim(request.blend, &request.session, resolved)?;
+        let blended = Instant::now();
+        let eligible = self.scope.eligible(&request.filter)?;
+        let barred = self.barred(request, resolved)?;
+        let older = Some(&resolved.seen).filter(|seen| request.exclude_seen && seen.is_longer());
+        let ef = self.ef(request.effort);
+        let quest = Quest { scope: &self.scope, eligible: &eligible, barred: &barred.all, older, ef };
+        let mut ranking = self.rank(request, &quest, &aim)?;
+        let otherwise = match aim.rung {
+            _ if !request.diversity.max_per.is_empty() => Reason::Diversity,
+            Rung::Popularity if self.scope.shelf.index.popular().is_empty() => Reason::NoPopularity,
+            _ => Reason::Popularity,
+        };
+        let limits = Limits { seen: &barred.seen, shown: &barred.shown, otherwise };
+        let mut answer = self.answer(&ranking.chosen, aim.rung, request.k);
+        answer.vector.age = aim.age;
+        answer.degraded.clone_from(&resolved.degraded);
+        answer.shortfall = shortfall(&quest, limits, request.k, ranking.chosen.len());
+        answer.ef = if aim.sought.is_some() { ef } else { 0 };
+        answer.distances = ranking.distances;
+        if ranking.chosen.len() == request.k {
+            let shown = barred.shown.iter().copied().chain(ranking.chosen.iter().map(|chosen| chosen.pick)).collect();
+            answer.next = token::write(&self.scope, request, &sorted(shown));
+        }
+        answer.timings = Timings {
+            resolve_ns: 0,
+            blend_ns: (blended - begun).as_nanos() as u64,
+            search_ns: (ranking.searched - blended).as_nanos() as u64,
+            rank_ns: ranking.searched.elapsed().as_nanos() as u64,
+        };
+        if request.explain {
+            let source = source_of(aim.rung);
+            ranking.candidates.truncate(Explain::MOST);
+            let item = |&(pick, score): &Found| self.item(&Chosen { pick, score, source });
+            let candidates = ranking.candidates.iter().map(item).collect();
+            answer.explain = Some(Box::new(Explain { candidates, ..aim.explain }));
+        }
+        Ok(answer)
+    }
+
+    /// Items like one item.
+    pub fn similar(&self, request: &SimilarRequest) -> Result<Answer, EngineError> {
+        let own = self.scope.find(&request.item);
+        let own = own.ok_or_else(|| EngineError::UnknownItem { id: request.item.to_string() })?;
+        let mut eligible = self.scope.eligible(&request.filter)?;
+        eligible.denied = sorted(eligible.denied.into_iter().chain([own]).collect());
+        let barred = eligible.denied.clone();
+        let ef = self.ef(request.effort);
+        let quest = Quest { scope: &self.scope, eligible: &eligible, barred: &barred, older: None, ef };
+        let whole = Request { k: request.k, diversity: request.diversity.clone(), ..Request::default() };
+        let sought = Some(Sought { vector: self.vector(own), record: None });
+        let aim = Aim { rung: Rung::Item, age: None, sought, session: None, explain: Explain::default() };
+        let begun = Instant::now();
+        let ranking = self.rank(&whole, &quest, &aim)?;
+        let mut answer = self.answer(&ranking.chosen, Rung::Item, request.k);
+        let limits = Limits { seen: &[], shown: &[], otherwise: Reason::Diversity };
+        answer.shortfall = shortfall(&quest, limits, request.k, ranking.chosen.len());
+        (answer.ef, answer.distances) = (ef, ranking.distances);
+        answer.timings.search_ns = (ranking.searched - begun).as_nanos() as u64;
+        answer.timings.rank_ns = ranking.searched.elapsed().as_nanos() as u64;
+        Ok(answer)
+    }
+
+    /// Given items by their scores; in the order given, scored 0, where there is nothing to score by.
+    pub fn score(&self, picks: &[u32], asked: usize, aim: &Aim, resolved: &UserSide) -> Result<Answer, EngineError> {
+        let mut found: Vec<Found> = picks.iter().map(|&pick| (pick, 0.0)).collect();
+        if let Some(sought) = &aim.sought {
+            let nodes = self.scope.nodes();
+            for (pick, score) in &mut found {
+                *score = match pick.checked_sub(nodes) {
+                    Some(_) => self.scope.shelf.index.score_of(&sought.vector, &self.vector(*pick)),
+                    None => self.scope.shelf.index.scores(QueryVector::Floats(&sought.vector), &[*pick])?[0],
+                };
+            }
+            found.sort_by(super::quest::by_score);
+        }
+        let source = source_of(aim.rung);
+        let chosen: Vec<Chosen> = found.iter().map(|&(pick, score)| Chosen { pick, score, source }).collect();
+        let mut answer = self.answer(&chosen, aim.rung, asked);
+        answer.vector.age = aim.age;
+        answer.degraded.clone_from(&resolved.degraded);
+        answer.distances = if aim.sought.is_some() { chosen.len() } else { 0 };
+        Ok(answer)
+    }
+
+    /// The ladder, from what the store had: overlay, page or what is remembered, the session's mean, the segment.
+    pub fn aim(&self, options: Blend, session: &[Event], resolved: &UserSide) -> Result<Aim, EngineError> {
+        let happened = self.happened(session, resolved);
+        let metric = self.scope.shelf.index.meta().metric;
+        let vectors: Vec<Vec<f32>> = happened.iter().map(|event| self.vector(event.pick)).collect();
+        let pull = |(event, item): (&Happened, _)| Pull { kind: event.kind, age: event.age, item };
+        let pulls: Vec<Pull> = happened.iter().zip(vectors.iter().map(Vec::as_slice)).map(pull).collect();
+        let mean = session_mean(metric, self.scope.shelf.index.dim(), &pulls, &options);
+        let session = mean.map(|vector| Sought { vector, record: None });
+        let weighed = |event: &Happened| Weighed {
+            item: self.scope.id(event.pick).into(),
+            kind: event.kind,
+            age: event.age,
+            weight: weight(&options, event.kind, event.age),
+        };
+        let explain = Explain { events: happened.iter().map(weighed).collect(), ..Explain::default() };
+        let aim = Aim { rung: Rung::Popularity, age: None, sought: None, session, explain };
+        if let Some(user) = &resolved.vector {
+            let stored = self.stored(user)?;
+            let blended = blend(metric, &stored.vector, &pulls, &options);
+            let explain = Explain { share: blended.share, drift: blended.drift, ..aim.explain };
+            let moved = Sought { vector: blended.vector, record: None };
+            let sought = Some(if blended.share > 0.0 { moved } else { stored });
+            return Ok(Aim { rung: user.rung, age: age(user), sought, explain, ..aim });
+        }
+        if aim.session.is_some() {
+            return Ok(Aim { rung: Rung::SessionMean, sought: aim.session.clone(), ..aim });
+        }
+        match &resolved.segment {
+            Some(vector) => Ok(Aim { rung: vector.rung, age: age(vector), sought: Some(self.stored(vector)?), ..aim }),
+            None => Ok(aim),
+        }
+    }
+
+    fn stored(&self, user: &UserVector) -> Result<Sought, EngineError> {
+        let vector = self.scope.shelf.index.compared(QueryVector::Record(user.codec, &user.record))?;
+        Ok(Sought { vector, record: Some((user.codec, user.record.clone())) })
+    }
+
+    /// The events of the request, or of the stored session, whose items there are.
+    fn happened(&self, session: &[Event], resolved: &UserSide) -> Vec<Happened> {
+        let now = now_s();
+        let stored = resolved.session.iter().filter(|_| session.is_empty()).filter_map(|event| {
+            let age = Duration::from_secs(now.saturating_sub(event.at_s));
+            self.scope.find_hash(event.item).map(|pick| Happened { pick, kind: event.kind, age })
+        });
+        let given = session.iter().filter_map(|event| {
+            self.scope.find(&event.item).map(|pick| Happened { pick, kind: event.kind, age: event.age })
+        });
+        given.chain(stored).collect()
+    }
+
+    fn vector(&self, pick: u32) -> Vec<f32> {
+        let mut vector = vec![0.0; self.scope.shelf.index.dim()];
+        self.scope.vector(pick, &mut vector);
+        vector
+    }
+
+    fn ef(&self, effort: Effort) -> usize {
+        ef_of(effort, self.scope.shelf.index.profile(), self.speed, self.started.elapsed())
+    }
+
+    fn barred(&self, request: &Request, resolved: &UserSide) -> Result<Barred, EngineError> {
+        let mut seen = self.scope.find_all(&request.seen);
+        if request.exclude_seen {
+            seen.extend(resolved.seen.recent().iter().filter_map(|&hash| self.scope.find_hash(hash)));
+            seen = sorted(seen);
+        }
+        let shown = match &request.page {
+            Some(page) => token::read(&self.scope, request, page)?,
+            None => Vec::new(),
+        };
+        let denied = self.scope.find_all(&request.filter.deny);
+        let all = sorted(seen.iter().chain(&shown).chain(&denied).copied().collect());
+        Ok(Barred { seen, shown, all })
+    }
+
+    fn item(&self, chosen: &Chosen) -> Item {
+        Item { id: self.scope.id(chosen.pick).into(), score: chosen.score, source: chosen.source }
+    }
+
+    fn answer(&self, chosen: &[Chosen], rung: Rung, requested: usize) -> Answer {
+        Answer {
+            items: chosen.iter().map(|chosen| self.item(chosen)).collect(),
+            release: self.scope.shelf.index.meta().release.clone(),
+            vector: Origin { rung, age: None },
+            degraded: Vec::new(),
+            requested,
+            shortfall: None,
+            ef: 0,
+            distances: 0,
+            cached: false,
+            next: None,
+            timings: Timings::default(),
+            explain: None,
+        }
+    }
+}
+
+/// What came of ranking.
+struct Ranking {
+    chosen: Vec<Chosen>,
+    candidates: Vec<Found>,
+    distances: usize,
+    /// When the searches were done.
+    searched: Instant,
+}
+
+/// Candidates that are looked through when there are limits by value, for each item wanted.
+const CANDIDATES_PER_ITEM: usize = 3;
+
+impl Run<'_> {
+    fn rank(&self, request: &Request, quest: &Quest, aim: &Aim) -> Result<Ranking, EngineError> {
+        let Request { k, diversity, mix, .. } = request;
+        let pins = self.pins(request, quest);
+        let claimed = mix.quotas.iter().map(|quota| quota.count).sum::<usize>() + pins.len();
+        let mut want = k + claimed;
+        if !diversity.max_per.is_empty() {
+            want = want.saturating_mul(CANDIDATES_PER_ITEM);
+        }
+        let mut distances = 0;
+        let mut first = match &aim.sought {
+            Some(sought) => {
+                let want = diversity.mmr.map_or(want, |mmr| want.max(mmr.candidates));
+                let begun = Instant::now();
+                let Candidates { found, distances: more, .. } = quest.best(sought, want)?;
+                self.speed.note(more, begun.elapsed());
+                distances += more;
+                found
+            }
+            // all of them where limits may pass over any number
+            None if diversity.max_per.is_empty() => quest.popular().take(want).collect(),
+            None => quest.popular().collect(),
+        };
+        let candidates = if request.explain { first.clone() } else { Vec::new() };
+        let others = Self::others(request, quest, aim, claimed, &mut distances)?;
+        let searched = Instant::now();
+        if let Some(options) = diversity.mmr.filter(|_| aim.sought.is_some()) {
+            let end = first.len().min(options.candidates);
+            let mut best: Vec<Found> = first.drain(..end).collect();
+            mmr(&self.scope, options, *k, &mut best);
+            first.splice(0..0, best);
+        }
+        let mut feeds = vec![Feed::new(source_of(aim.rung), first)];
+        feeds.extend(others);
+        let plan: Vec<Source> = plan(mix, *k)
+            .into_iter()
+            .map(|source| if source == Source::Personal { source_of(aim.rung) } else { source })
+            .collect();
+        let caps = Caps::new(&self.scope, &diversity.max_per);
+        let filling = Filling { plan: &plan, pins: &pins, feeds, caps };
+        let chosen = fill(filling, |caps: &Caps, used: &HashSet<u32>| {
+            // what is not among these is kept out by a limit; without limits there is nothing more
+            let Some(sought) = aim.sought.as_ref().filter(|_| !caps.is_empty()) else { return Ok(Vec::new()) };
+            let narrowed = caps.narrow(quest.eligible);
+            let barred = sorted(quest.barred.iter().chain(used).copied().collect());
+            let Candidates { found, distances: more, .. } =
+                quest.best_within(sought, want, Some(&narrowed), &barred)?;
+            distances += more;
+            Ok(found)
+        })?;
+        Ok(Ranking { chosen, candidates, distances, searched })
+    }
+
+    /// Pins that may come, none twice.
+    fn pins(&self, request: &Request, quest: &Quest) -> Vec<(usize, u32)> {
+        let mut pins: Vec<(usize, u32)> = Vec::new();
+        for pin in &request.mix.pins {
+            let pick = self.scope.find(&pin.item).filter(|&pick| quest.allows(pick));
+            if let Some(pick) = pick.filter(|pick| pins.iter().all(|(_, other)| other != pick)) {
+                pins.push((pin.place, pick));
+            }
+        }
+        pins
+    }
+
+    /// What the sources of the quotas have.
+    fn others(
+        request: &Request,
+        quest: &Quest,
+        aim: &Aim,
+        claimed: usize,
+        distances: &mut usize,
+    ) -> Result<Vec<Feed>, EngineError> {
+        let own = source_of(aim.rung);
+        let mut feeds = Vec::new();
+        for quota in request.mix.quotas.iter().filter(|quota| quota.count > 0 && quota.source != own) {
+            // so many that what other sources took, and limits pass over, leaves enough
+            let want = (request.k + claimed).saturating_mul(CANDIDATES_PER_ITEM);
+            let items = match (quota.source, &aim.session) {
+                (Source::Popular, _) => quest.popular().take(want).collect(),
+                (Source::New, _) => quest.newest().take(want).collect(),
+                (Source::Session, Some(mean)) => {
+                    let found = quest.best(mean, request.k + claimed)?;
+                    *distances += found.distances;
+                    found.found
+                }
+                _ => Vec::new(),
+            };
+            feeds.push(Feed::new(quota.source, items));
+        }
+        Ok(feeds)
+    }
+}
+
+/// What an item is that was ranked by this.
+fn source_of(rung: Rung) -> Source {
+    match rung {
+        Rung::SessionMean => Source::Session,
+        Rung::Popularity => Source::Popular,
+        _ => Source::Personal,
+    }
+}
+
+fn age(vector: &UserVector) -> Option<Duration> {
+    vector.made_s.map(|made| Duration::from_secs(now_s().saturating_sub(made)))
+}
