@@ -69,6 +69,9 @@ impl Kv for Moody {
     async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
         self.inner.set_many(entries, ttl).await
     }
+    async fn set_expiring(&self, entries: Vec<(Vec<u8>, Vec<u8>, Duration)>) -> Result<(), KvError> {
+        self.inner.set_expiring(entries).await
+    }
     async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
         self.inner.delete_many(keys).await
     }

@@ -11,6 +11,7 @@
 mod added;
 mod answer;
 mod blend;
+mod cache;
 mod diversify;
 mod effort;
 mod error;
@@ -52,6 +53,7 @@ use crate::kv::Kv;
 use crate::store::{
     Overlay, SessionOptions, StoredEvent, UserVectors, item_hash, now_s, put_overlays, put_segments, record_events,
 };
+use cache::Cache;
 use effort::Speed;
 use known::Known;
 use pipeline::Run;
@@ -68,6 +70,11 @@ pub struct EngineOptions {
     pub masks_bytes: usize,
     /// For the last vectors of users, which answer when the store does not. 64 MiB: 300,000 users of 64-d int8.
     pub known_bytes: usize,
+    /// For candidates that were found before, which serve the next page and requests alike. Nothing: it pays where users
+    /// turn pages, and 32 MiB hold the candidates of 70,000 requests.
+    pub cache_bytes: usize,
+    /// How long they are kept, about. A minute: the next page is asked for by then.
+    pub cache_ttl: Duration,
     /// What of sessions and seen items is kept in the store.
     pub session: SessionOptions,
 }
@@ -78,6 +85,8 @@ impl Default for EngineOptions {
             store_timeout: Duration::from_millis(100),
             masks_bytes: 64 << 20,
             known_bytes: 64 << 20,
+            cache_bytes: 0,
+            cache_ttl: Duration::from_mins(1),
             session: SessionOptions::default(),
         }
     }
@@ -91,6 +100,7 @@ pub struct Engine<K> {
     previous: Option<Arc<Served<K>>>,
     known: Arc<Known>,
     speed: Arc<Speed>,
+    cache: Arc<Cache>,
     live: Arc<Live>,
 }
 
@@ -142,15 +152,23 @@ impl<K: Kv> Engine<K> {
     ) -> Result<Self, EngineError> {
         let served = Arc::new(Served::new(index, users, options.masks_bytes)?);
         let known = Arc::new(Known::new(options.known_bytes));
-        Ok(Self { options, served, previous: None, known, speed: Arc::default(), live })
+        let cache = Arc::new(Cache::new(options.cache_bytes, options.cache_ttl));
+        Ok(Self { options, served, previous: None, known, speed: Arc::default(), cache, live })
     }
 
     /// The engine of the next release. This one's index goes on answering for those whose vector is still of its release,
     /// and what this one has learned is kept.
     pub fn succeed(&self, index: Index, users: UserVectors<K>) -> Result<Self, EngineError> {
         let served = Arc::new(Served::new(index, users, self.options.masks_bytes)?);
-        let (known, speed, live) = (Arc::clone(&self.known), Arc::clone(&self.speed), Arc::clone(&self.live));
-        Ok(Self { options: self.options, served, previous: Some(Arc::clone(&self.served)), known, speed, live })
+        Ok(Self {
+            options: self.options,
+            served,
+            previous: Some(Arc::clone(&self.served)),
+            known: Arc::clone(&self.known),
+            speed: Arc::clone(&self.speed),
+            cache: Arc::clone(&self.cache),
+            live: Arc::clone(&self.live),
+        })
     }
 
     /// The same engine without the release before.
@@ -187,6 +205,11 @@ impl<K: Kv> Engine<K> {
     /// Bytes of bitmaps that are kept.
     pub fn masks_bytes(&self) -> usize {
         self.served.shelf.masks_bytes()
+    }
+
+    /// Bytes of candidates that are kept.
+    pub fn cache_bytes(&self) -> usize {
+        self.cache.bytes()
     }
 
     /// Answers requests, in order, with one round trip to the store. A request that cannot be meant is an error of its
@@ -338,6 +361,6 @@ impl<K: Kv> Engine<K> {
 
     fn run<'a>(&'a self, served: &'a Served<K>, started: Instant) -> Result<Run<'a>, EngineError> {
         let scope: Scope<'a> = served.shelf.scope(&self.live)?;
-        Ok(Run { scope, speed: &self.speed, started })
+        Ok(Run { scope, speed: &self.speed, cache: &self.cache, started })
     }
 }

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use super::EngineError;
 use super::answer::{Answer, Explain, Item, Origin, Reason, Rung, Timings, Weighed};
 use super::blend::{Pull, blend, session_mean, weight};
+use super::cache::{self, Cache};
 use super::diversify::{Caps, mmr};
 use super::effort::{Speed, ef_of};
 use super::fill::{Chosen, Feed, Filling, Limits, fill, shortfall};
 use super::mix::plan;
 use super::quest::{Candidates, Found, Quest, Sought};
-use super::request::{Blend, Effort, Event, Request, SimilarRequest, Source};
+use super::request::{Blend, Effort, Event, ItemFilter, Request, SimilarRequest, Source};
 use super::resolve::{UserSide, UserVector};
 use super::shelf::{Scope, sorted};
 use super::token;
@@ -22,6 +23,7 @@ use crate::store::{EventKind, now_s};
 pub(super) struct Run<'a> {
     pub scope: Scope<'a>,
     pub speed: &'a Speed,
+    pub cache: &'a Cache,
     /// When the request came.
     pub started: Instant,
 }
@@ -44,9 +46,12 @@ pub(super) struct Aim {
 }
 
 /// Picks that may not come, beside what the filter keeps out.
+#[derive(Default)]
 struct Barred {
     seen: Vec<u32>,
+    /// On the pages before.
     shown: Vec<u32>,
+    /// Both, and those that the filter denies.
     all: Vec<u32>,
 }
 
@@ -61,7 +66,7 @@ impl Run<'_> {
         let older = Some(&resolved.seen).filter(|seen| request.exclude_seen && seen.is_longer());
         let ef = self.ef(request.effort);
         let quest = Quest { scope: &self.scope, eligible: &eligible, barred: &barred.all, older, ef };
-        let mut ranking = self.rank(request, &quest, &aim)?;
+        let mut ranking = self.rank(request, &quest, &aim, &barred)?;
         let otherwise = match aim.rung {
             _ if !request.diversity.max_per.is_empty() => Reason::Diversity,
             Rung::Popularity if self.scope.shelf.index.popular().is_empty() => Reason::NoPopularity,
@@ -74,6 +79,7 @@ impl Run<'_> {
         answer.shortfall = shortfall(&quest, limits, request.k, ranking.chosen.len());
         answer.ef = if aim.sought.is_some() { ef } else { 0 };
         answer.distances = ranking.distances;
+        answer.cached = ranking.cached;
         if ranking.chosen.len() == request.k {
             let shown = barred.shown.iter().copied().chain(ranking.chosen.iter().map(|chosen| chosen.pick)).collect();
             answer.next = token::write(&self.scope, request, &sorted(shown));
@@ -100,14 +106,15 @@ impl Run<'_> {
         let own = own.ok_or_else(|| EngineError::UnknownItem { id: request.item.to_string() })?;
         let mut eligible = self.scope.eligible(&request.filter)?;
         eligible.denied = sorted(eligible.denied.into_iter().chain([own]).collect());
-        let barred = eligible.denied.clone();
+        let barred = Barred { all: eligible.denied.clone(), ..Barred::default() };
         let ef = self.ef(request.effort);
-        let quest = Quest { scope: &self.scope, eligible: &eligible, barred: &barred, older: None, ef };
-        let whole = Request { k: request.k, diversity: request.diversity.clone(), ..Request::default() };
+        let quest = Quest { scope: &self.scope, eligible: &eligible, barred: &barred.all, older: None, ef };
+        let (k, filter, diversity) = (request.k, request.filter.clone(), request.diversity.clone());
+        let whole = Request { k, filter, diversity, ..Request::default() };
         let sought = Some(Sought { vector: self.vector(own), record: None });
         let aim = Aim { rung: Rung::Item, age: None, sought, session: None, explain: Explain::default() };
         let begun = Instant::now();
-        let ranking = self.rank(&whole, &quest, &aim)?;
+        let ranking = self.rank(&whole, &quest, &aim, &barred)?;
         let mut answer = self.answer(&ranking.chosen, Rung::Item, request.k);
         let limits = Limits { seen: &[], shown: &[], otherwise: Reason::Diversity };
         answer.shortfall = shortfall(&quest, limits, request.k, ranking.chosen.len());
@@ -243,6 +250,7 @@ struct Ranking {
     chosen: Vec<Chosen>,
     candidates: Vec<Found>,
     distances: usize,
+    cached: bool,
     /// When the searches were done.
     searched: Instant,
 }
@@ -251,7 +259,7 @@ struct Ranking {
 const CANDIDATES_PER_ITEM: usize = 3;
 
 impl Run<'_> {
-    fn rank(&self, request: &Request, quest: &Quest, aim: &Aim) -> Result<Ranking, EngineError> {
+    fn rank(&self, request: &Request, quest: &Quest, aim: &Aim, barred: &Barred) -> Result<Ranking, EngineError> {
         let Request { k, diversity, mix, .. } = request;
         let pins = self.pins(request, quest);
         let claimed = mix.quotas.iter().map(|quota| quota.count).sum::<usize>() + pins.len();
@@ -259,14 +267,12 @@ impl Run<'_> {
         if !diversity.max_per.is_empty() {
             want = want.saturating_mul(CANDIDATES_PER_ITEM);
         }
-        let mut distances = 0;
+        let (mut distances, mut cached) = (0, false);
         let mut first = match &aim.sought {
             Some(sought) => {
                 let want = diversity.mmr.map_or(want, |mmr| want.max(mmr.candidates));
-                let begun = Instant::now();
-                let Candidates { found, distances: more, .. } = quest.best(sought, want)?;
-                self.speed.note(more, begun.elapsed());
-                distances += more;
+                let found;
+                (found, distances, cached) = self.candidates(request, quest, sought, want, barred)?;
                 found
             }
             // all of them where limits may pass over any number
@@ -284,6 +290,10 @@ impl Run<'_> {
         }
         let mut feeds = vec![Feed::new(source_of(aim.rung), first)];
         feeds.extend(others);
+        // popularity does not know what was added
+        if aim.sought.is_none() && feeds.iter().all(|feed| feed.source != Source::New) {
+            feeds.push(Feed::new(Source::New, quest.newest().collect()));
+        }
         let plan: Vec<Source> = plan(mix, *k)
             .into_iter()
             .map(|source| if source == Source::Personal { source_of(aim.rung) } else { source })
@@ -300,7 +310,55 @@ impl Run<'_> {
             distances += more;
             Ok(found)
         })?;
-        Ok(Ranking { chosen, candidates, distances, searched })
+        Ok(Ranking { chosen, candidates, distances, cached, searched })
+    }
+
+    /// The best `want`, rows scored for them, and whether they were in the cache.
+    fn candidates(
+        &self,
+        request: &Request,
+        quest: &Quest,
+        sought: &Sought,
+        want: usize,
+        barred: &Barred,
+    ) -> Result<(Vec<Found>, usize, bool), EngineError> {
+        let search = |want: usize, barred: &[u32]| {
+            let begun = Instant::now();
+            let candidates = quest.best_within(sought, want, None, barred)?;
+            self.speed.note(candidates.distances, begun.elapsed());
+            Ok(candidates)
+        };
+        if !self.cache.is_on() {
+            let Candidates { found, distances, .. } = search(want, quest.barred)?;
+            return Ok((found, distances, false));
+        }
+        let key = |filter: &ItemFilter, denied: &[u32]| {
+            let index = &self.scope.shelf.index;
+            cache::key(|hash| {
+                cache::put(hash, &(index.fingerprint(), self.scope.view.version, quest.ef));
+                sought.vector.iter().for_each(|x| cache::put(hash, &x.to_bits()));
+                cache::put(hash, &(filter, denied, &barred.seen, quest.older, sought.record.is_some()));
+            })
+        };
+        let new = |candidates: &Candidates| -> Vec<Found> {
+            candidates.found.iter().copied().filter(|&(pick, _)| quest.allows(pick)).take(want).collect()
+        };
+        // what was found without a filter serves any filter that leaves enough of it
+        if !request.filter.is_empty()
+            && let Some(unfiltered) = self.cache.peek(key(&ItemFilter::default(), &[]))
+        {
+            let found = new(&unfiltered);
+            if found.len() == want || unfiltered.complete {
+                return Ok((found, 0, true));
+            }
+        }
+        let enough = want + barred.shown.len();
+        // a quarter of ef is scored by the finer codec anyway, and is the next page
+        let deep = enough.max(quest.ef / 4);
+        let denied = &quest.eligible.denied;
+        let of_all_pages = sorted(barred.seen.iter().chain(denied).copied().collect());
+        let (candidates, hit) = self.cache.get(key(&request.filter, denied), enough, || search(deep, &of_all_pages))?;
+        Ok((new(&candidates), if hit { 0 } else { candidates.distances }, hit))
     }
 
     /// Pins that may come, none twice.

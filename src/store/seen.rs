@@ -2,7 +2,7 @@
 //!
 //! The one thing to know: the set of older items takes an item that was not seen for one that was at most once in a
 //! thousand times ([`Seen::FALSE_POSITIVES`]), and never the other way round. It keeps 22 bits of each item's hash, of at
-//! most 4,096 items, sorted, and what stands between two of them in Rice's code: 11.5 bits an item when it is full,
+//! most 4,096 items, sorted, and what stands between two of them in Rice's code: 12.6 bits an item when it is full,
 //! where a Bloom filter of the same promise takes 14.4. When one half is full the other is forgotten.
 
 use std::time::Duration;
@@ -37,7 +37,7 @@ impl Default for SeenOptions {
 }
 
 /// What one user has seen.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Seen {
     /// Hashes, oldest first.
     recent: Vec<u64>,
@@ -123,7 +123,12 @@ pub fn seen_key(ns: &str, user: Id<'_>) -> Vec<u8> {
 pub fn seen_bytes(items: usize, options: &SeenOptions) -> usize {
     let recent = items.min(options.recent);
     let older = (items - recent).min(2 * HALF);
-    let half = |count: usize| (count as f64 * (f64::from(rice_bits(count)) + 1.5) / 8.0).ceil() as usize;
+    let half = |count: usize| {
+        let (low, mean) = (rice_bits(count), f64::from(UNIVERSE) / count.max(1) as f64);
+        // gaps fall off geometrically, and so do the ones of their high parts
+        let ones = 1.0 / ((f64::from(1_u32 << low) / mean).exp() - 1.0);
+        (count as f64 * (f64::from(low) + 1.0 + ones) / 8.0).ceil() as usize
+    };
     HEADER_BYTES + COUNTS_BYTES + 8 * recent + half(older.min(HALF)) + half(older.saturating_sub(HALF))
 }
 
@@ -131,8 +136,7 @@ fn low(item: u64) -> u32 {
     item as u32 & (UNIVERSE - 1)
 }
 
-/// Low bits of a gap that are written as they are: about all but one and a half of those that it takes (R. F. Rice, JPL
-/// 79-22, 1979).
+/// Low bits of a gap that are written as they are (R. F. Rice, JPL 79-22, 1979).
 fn rice_bits(count: usize) -> u32 {
     (UNIVERSE / count.max(1) as u32).max(1).ilog2()
 }
