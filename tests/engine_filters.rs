@@ -48,7 +48,7 @@ fn tags_of(item: u64) -> Vec<String> {
     let mixed = item.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let mut tags = vec![format!("brand:{}", mixed % 23), format!("color:{}", mixed / 23 % 4)];
     for (every, share) in [(2, "half"), (10, "tenth"), (100, "hundredth"), (1_000, "thousandth")] {
-        if mixed / 97 % every == 0 {
+        if (mixed / 97).is_multiple_of(every) {
             tags.push(format!("share:{share}"));
         }
     }
@@ -136,10 +136,10 @@ fn request(draw: &mut Draw) -> Request {
         filter.all.push(draw.one(&shares).clone());
     }
     if draw.below(3) == 0 {
-        filter.any.push((0..1 + draw.below(5)).map(|_| draw.one(&brands).clone()).collect());
+        filter.any.push((0..=draw.below(5)).map(|_| draw.one(&brands).clone()).collect());
     }
     if draw.below(3) == 0 {
-        filter.any.push((0..1 + draw.below(2)).map(|_| draw.one(&colors).clone()).collect());
+        filter.any.push((0..=draw.below(2)).map(|_| draw.one(&colors).clone()).collect());
     }
     if draw.below(3) == 0 {
         filter.none.push(draw.one(&brands).clone());

@@ -4,14 +4,16 @@
 mod support;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use support::embedded;
 use support::world::{DIM, ITEMS, RARE, USERS, World, rows, shape, tagged};
+use tonnage::catalog::Index;
 use tonnage::codec::{Codec, Metric};
 use tonnage::engine::{
-    Answer, Blend, Diversity, Effort, Engine, EngineError, Event, ItemFilter, MaxPer, Mix, Mmr, NewItem, OwnedId, Pin,
-    Quota, Reason, Request, Rung, ScoreRequest, SimilarRequest, Source,
+    Answer, Blend, Diversity, Effort, Engine, EngineError, EngineOptions, Event, ItemFilter, Live, MaxPer, Mix, Mmr,
+    NewItem, OwnedId, Pin, Quota, Reason, Request, Rung, ScoreRequest, SimilarRequest, Source,
 };
 use tonnage::kv::EmbeddedKv;
 use tonnage::store::EventKind;
@@ -314,4 +316,51 @@ async fn what_cannot_be_meant_is_refused_and_says_what_would_do() {
         assert!(error.to_string().contains("expected"), "{error}");
     }
     assert!(engine.recommend_one(&tagged(3, &["even"], &[])).await.is_ok());
+}
+
+#[tokio::test]
+async fn what_was_found_before_serves_the_next_page_and_narrower_filters() {
+    let (world, plain, _folder) = online(Metric::Dot, Codec::Int8).await;
+    let options = EngineOptions { cache_bytes: 1 << 20, ..EngineOptions::default() };
+    let open = || {
+        let index = Index::open(plain.index().path()).unwrap();
+        Engine::open(index, plain.users().clone(), options, Arc::new(Live::default())).unwrap()
+    };
+    let engine = open();
+    let ask = async |engine: &Engine<EmbeddedKv>, request: &Request| engine.recommend_one(request).await.unwrap();
+    let request = Request { effort: Effort::Ef(ITEMS), ..world.ask(3, &shape(10), &[]) };
+    let first = ask(&engine, &request).await;
+    assert!(!first.cached && first.distances > 0 && engine.cache_bytes() > 0);
+    let again = ask(&engine, &request).await;
+    assert_eq!((again.cached, again.distances, &again.items), (true, 0, &first.items));
+    assert_eq!(again.items, ask(&plain, &request).await.items, "as without a cache");
+    // the next pages, of which the first are there already
+    let (mut page, mut unpaged) = (again, first.items.clone());
+    for number in 2..=5 {
+        let next = Request { page: page.next.clone(), ..request.clone() };
+        page = ask(&engine, &next).await;
+        assert!(page.cached, "page {number}");
+        unpaged.extend(page.items.clone());
+    }
+    assert_eq!(unpaged, ask(&plain, &Request { k: 50, ..request.clone() }).await.items);
+    // a filter that leaves enough of them
+    let odd = Request { filter: tagged(1, &["odd"], &[]).filter, ..request.clone() };
+    let answer = ask(&engine, &odd).await;
+    assert_eq!((answer.cached, &answer.items), (true, &ask(&plain, &odd).await.items));
+    // and one that does not
+    let rare = Request { filter: tagged(1, &["rare"], &[]).filter, ..request.clone() };
+    let answer = ask(&engine, &rare).await;
+    assert_eq!((answer.cached, answer.items.len()), (false, 2));
+    // whatever decides the candidates makes it another request
+    engine
+        .record(&OwnedId::parse("user-3"), &[Event { item: item(5), kind: EventKind::Click, age: Duration::ZERO }])
+        .await
+        .unwrap();
+    assert!(!ask(&engine, &request).await.cached, "the session has moved");
+    let seen = Request { seen: vec![item(7)], ..world.ask(4, &shape(10), &[]) };
+    assert!(!ask(&engine, &seen).await.cached && ask(&engine, &seen).await.cached);
+    assert!(!ask(&engine, &Request { seen: vec![item(8)], ..seen.clone() }).await.cached);
+    assert!(!ask(&engine, &world.ask(5, &shape(10), &[])).await.cached, "another user");
+    engine.live().set_available(&[(item(9), false)]).unwrap();
+    assert!(!ask(&engine, &seen).await.cached, "an item is hidden");
 }

@@ -60,8 +60,16 @@ enum Entry {
 /// A search that is under way.
 #[derive(Debug, Default)]
 struct Flight {
-    landed: Mutex<Option<Option<Arc<Candidates>>>>,
+    state: Mutex<State>,
     wake: Condvar,
+}
+
+#[derive(Debug, Default)]
+enum State {
+    #[default]
+    Under,
+    Landed(Arc<Candidates>),
+    Failed,
 }
 
 impl Cache {
@@ -168,12 +176,13 @@ impl Kept {
 
 impl Flight {
     fn wait(&self) -> Option<Arc<Candidates>> {
-        let mut landed = self.landed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(found) = &*landed {
-                return found.clone();
+            match &*state {
+                State::Landed(candidates) => return Some(Arc::clone(candidates)),
+                State::Failed => return None,
+                State::Under => state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
-            landed = self.wake.wait(landed).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -190,7 +199,8 @@ impl Drop for Pilot<'_> {
     fn drop(&mut self) {
         let found = self.found.take();
         self.cache.land(self.key, found.clone());
-        *self.flight.landed.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        let state = found.map_or(State::Failed, State::Landed);
+        *self.flight.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         self.flight.wake.notify_all();
     }
 }

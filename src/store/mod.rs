@@ -40,7 +40,6 @@ pub(crate) use footprint::PUBLISHER_BYTES;
 pub use footprint::{Footprint, Part};
 pub use guard::Room;
 pub use items::{WithItems, activate_with_items, gc_with_items, items_ns, retire_with_items, rollback_with_items};
-pub use items::items_ns;
 pub(crate) use ledger::now_s;
 pub use ledger::{Entry, Ledger, State, ledger};
 pub use lifecycle::{Listed, RemoveOptions, Removed, activate, gc, list, retire, rollback};
