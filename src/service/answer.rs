@@ -227,11 +227,16 @@ impl Told {
 }
 
 /// What the client is told of an engine's error.
-fn problem_of(error: &EngineError) -> Problem {
+pub fn problem_of(error: &EngineError) -> Problem {
     let kind = match error {
         EngineError::Catalog(CatalogError::UnknownTag { .. }) => Kind::UnknownTag,
         EngineError::UnknownItem { .. } => Kind::UnknownItem,
-        EngineError::Request { .. } | EngineError::K { .. } => Kind::InvalidRequest,
+        EngineError::Request { .. }
+        | EngineError::K { .. }
+        | EngineError::Page { .. }
+        // of what was sent: what is stored was checked when it was opened
+        | EngineError::Catalog(CatalogError::Dimensions { .. } | CatalogError::Query(_)) => Kind::InvalidRequest,
+        EngineError::TooMany { .. } => Kind::TooLarge,
         EngineError::Store(_) => Kind::StoreUnavailable,
         _ => Kind::Internal,
     };

@@ -10,8 +10,9 @@ use super::config::Config;
 use super::metrics::Metrics;
 use super::pool::{Pool, Refused};
 use super::problem::{Kind, Problem};
+use super::run::ServiceError;
 use super::shelf::{Loaded, Shelf, Store};
-use crate::engine::Request;
+use crate::engine::{EngineOptions, Live, LiveOptions, Request};
 
 /// Everything that is shared by requests.
 pub struct App {
@@ -29,6 +30,8 @@ pub struct App {
     pub store: OnceLock<Store>,
     /// Requests of late.
     pub recent: Recent,
+    /// What changed since the index was built.
+    pub live: Arc<Live>,
     /// Whether it is stopping.
     pub draining: Arc<AtomicBool>,
     in_flight: AtomicUsize,
@@ -37,7 +40,11 @@ pub struct App {
 
 impl App {
     /// A service that serves nothing yet.
-    pub fn new(config: Config) -> std::io::Result<Self> {
+    pub fn new(config: Config) -> Result<Self, ServiceError> {
+        let live = match &config.index.journal {
+            Some(path) => Live::open(path, LiveOptions::default())?,
+            None => Live::in_memory(LiveOptions::default()),
+        };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if config.run.threads == 0 { cores } else { config.run.threads };
         let pause = Duration::from_millis(config.store.breaker_pause_ms);
@@ -49,11 +56,19 @@ impl App {
             breaker: Arc::new(Breaker::new(config.store.breaker_failures, pause)),
             store: OnceLock::new(),
             recent: Recent::new(config.reload.warm),
+            live: Arc::new(live),
             draining: Arc::default(),
             in_flight: AtomicUsize::new(0),
             numbers: AtomicU64::new((began.as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
             config,
         })
+    }
+
+    /// How engines answer.
+    pub fn engine_options(&self) -> EngineOptions {
+        let store = &self.config.store;
+        let store_timeout = Duration::from_millis(store.timeout_ms);
+        EngineOptions { store_timeout, known_bytes: store.memory_bytes, ..EngineOptions::default() }
     }
 
     /// What is served, or that nothing is yet.
@@ -125,6 +140,10 @@ impl App {
         metrics.in_flight.set(self.in_flight.load(Relaxed) as i64);
         metrics.effort.set(self.pool.effort());
         metrics.wait_seconds.set(self.pool.wait().as_secs_f64());
+        metrics.added_items.set(self.live.added_items() as i64);
+        if let Some(loaded) = self.shelf.current() {
+            metrics.filter_bytes.set(loaded.engine.masks_bytes() as i64);
+        }
         metrics.text()
     }
 }

@@ -86,6 +86,9 @@ pub struct IndexPlace {
     /// Whether to copy it into memory, in huge pages, instead of mapping it. `false`: mapped pages can be evicted, and
     /// are shared by two releases that are open at a time.
     pub resident: bool,
+    /// A file that keeps what is changed through the service: availability, and items until the next build. Without it
+    /// changes are forgotten with the process.
+    pub journal: Option<PathBuf>,
 }
 
 /// Where users are kept, and how long they are waited for.

@@ -91,6 +91,8 @@ pub struct Metrics {
     pub(super) index_loaded: Gauge<f64, AtomicU64>,
     pub(super) index_bytes: Gauge,
     pub(super) index_items: Gauge<i64, AtomicI64>,
+    pub(super) filter_bytes: Gauge,
+    pub(super) added_items: Gauge,
     pub(super) recall: Gauge<f64, AtomicU64>,
     pub(super) probes: Counter,
 }
@@ -119,6 +121,8 @@ impl Default for Metrics {
             index_loaded: Gauge::default(),
             index_bytes: Gauge::default(),
             index_items: Gauge::default(),
+            filter_bytes: Gauge::default(),
+            added_items: Gauge::default(),
             recall: Gauge::default(),
             probes: Counter::default(),
         };
@@ -156,6 +160,14 @@ impl Metrics {
         registry.register_with_unit("index_loaded", help, Unit::Seconds, self.index_loaded.clone());
         registry.register_with_unit("index", "Size of the index", Unit::Bytes, self.index_bytes.clone());
         registry.register("index_items", "Items of the index", self.index_items.clone());
+        registry.register_with_unit(
+            "filter",
+            "Bitmaps of filters that are kept",
+            Unit::Bytes,
+            self.filter_bytes.clone(),
+        );
+        let help = "Items added since the index was built";
+        registry.register("added_items", help, self.added_items.clone());
         let help = "Share of the exact answers that were answered, of the last hundred probes";
         registry.register_with_unit("recall", help, Unit::Ratios, self.recall.clone());
         registry.register("probes", "Searches that were answered exactly as well", self.probes.clone());

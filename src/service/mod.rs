@@ -1,7 +1,7 @@
 //! The engine behind HTTP: what stands behind a product page.
 //!
 //! [`Service::run`] listens, follows the store's active release and answers until it is told to stop. A request is
-//! waited for on a thread that does nothing else, computed by a short [queue](pool) of threads, and refused at once when
+//! waited for on a thread that does nothing else, computed by a few threads behind a short queue, and refused at once when
 //! it would come too late. Whatever happens to the store or to the next release, what is served goes on being served.
 //!
 //! `docs/http-api.md` has the routes.
@@ -10,6 +10,7 @@ mod admin;
 mod answer;
 mod app;
 mod breaker;
+mod change;
 pub mod config;
 mod guarded;
 mod keys;

@@ -7,7 +7,7 @@ use utoipa::OpenApi;
 
 use super::problem::Problem;
 use super::routes::{Entered, json};
-use super::{admin, answer, problem, state};
+use super::{admin, answer, change, problem, state};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -17,6 +17,10 @@ use super::{admin, answer, problem, state};
         answer::recommend_user,
         answer::similar,
         answer::score,
+        change::events,
+        change::availability,
+        change::add,
+        change::remove,
         state::releases,
         state::capacity,
         state::livez,

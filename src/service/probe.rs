@@ -53,7 +53,7 @@ pub async fn watch(app: Arc<App>) {
 }
 
 async fn record(loaded: &Loaded, user: &OwnedId) -> Option<Vec<u8>> {
-    loaded.users.get(&[user.as_id()]).await.ok()?.pop()?
+    loaded.engine.users().get(&[user.as_id()]).await.ok()?.pop()?
 }
 
 /// Share of the exact `k` best that the search finds; an item that scores as well as the last of them counts.

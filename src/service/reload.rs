@@ -15,7 +15,7 @@ use super::metrics::{OfOutcome, Word};
 use super::shape::ReleaseDocument;
 use super::shelf::{LoadError, Loaded, Store, find};
 use crate::catalog::Index;
-use crate::engine::{Diversity, Effort, EngineError, ItemFilter, SimilarRequest};
+use crate::engine::{Diversity, Effort, Engine, EngineError, ItemFilter, SimilarRequest};
 use crate::kv::{AnyKv, RedisOptions};
 use crate::store::{Manifest, StoreError, UserVectors, current};
 
@@ -91,6 +91,11 @@ struct Follower {
     held: Option<String>,
 }
 
+/// Whether they are one publication: a name and a fingerprint can be published again, in other pages.
+fn is_same(a: &Manifest, b: &Manifest) -> bool {
+    (&a.id, a.addressing, a.keys(), a.checksum) == (&b.id, b.addressing, b.keys(), b.checksum)
+}
+
 /// What tells whether a file is still the same.
 type Stamp = Option<(PathBuf, u64, SystemTime)>;
 
@@ -111,7 +116,7 @@ impl Follower {
             Err(error) => return Err(error.to_string()),
         };
         let served = self.app.shelf.current();
-        if served.is_some_and(|served| served.manifest().id == manifest.id) {
+        if served.is_some_and(|served| is_same(served.manifest(), &manifest)) {
             self.held = None;
             return Ok(());
         }
@@ -128,6 +133,7 @@ impl Follower {
             Ok(loaded) => {
                 tracing::info!(release = name, items = loaded.engine.index().len(), "served from now on");
                 self.app.serve(Arc::new(loaded));
+                self.forget().await;
                 (self.refused, self.held) = (None, None);
                 self.count("served");
                 Ok(())
@@ -138,6 +144,17 @@ impl Follower {
                 self.count("refused");
                 Err(error.to_string())
             }
+        }
+    }
+
+    /// Lets go of what was added to releases that are served no more.
+    async fn forget(&self) {
+        let shelf = &self.app.shelf;
+        let loaded = [shelf.current(), shelf.previous()];
+        let kept: Vec<u64> = loaded.iter().flatten().map(|loaded| loaded.manifest().fingerprint).collect();
+        let live = Arc::clone(&self.app.live);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || live.forget_others(&kept)).await {
+            tracing::warn!(%error, "changes of old releases are still kept");
         }
     }
 
@@ -155,7 +172,12 @@ impl Follower {
         let task = tokio::task::spawn_blocking(move || {
             let path = find(&app.config.index.path, &manifest)?;
             let index = if app.config.index.resident { Index::open_resident(&path)? } else { Index::open(&path)? };
-            let loaded = Loaded::new(index, users, app.config.run.ef, app.config.run.recall_floor)?;
+            // the index that is served goes on scoring vectors of its release, and what is known of users is kept
+            let engine = match app.shelf.current() {
+                Some(served) => served.engine.succeed(index, users)?,
+                None => Engine::open(index, users, app.engine_options(), Arc::clone(&app.live))?,
+            };
+            let loaded = Loaded::new(engine, app.config.run.ef, app.config.run.recall_floor);
             warm(&loaded, &app, &handle);
             Ok(loaded)
         });

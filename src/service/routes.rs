@@ -13,14 +13,14 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderValue, header, request::Parts};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use serde::de::DeserializeOwned;
 
 use super::admin::Administration;
 use super::app::App;
 use super::keys::{self, Right};
 use super::problem::{Kind, Problem};
-use super::{admin, answer, openapi, state};
+use super::{admin, answer, change, openapi, state};
 
 /// Longest request id that is taken from a client.
 const LONGEST_ID: usize = 128;
@@ -130,12 +130,17 @@ macro_rules! route {
 
 /// What clients are let to.
 pub fn public(app: &Arc<App>) -> Router {
-    let read = Some(Right::Read);
+    let (read, write) = (Some(Right::Read), Some(Right::Write));
+    let items =
+        route!(app, put, "items", write, change::add).merge(route!(app, delete, "items", write, change::remove));
     let routes = Router::new()
         .route("/v1/recommend", route!(app, post, "recommend", read, answer::recommend))
         .route("/v1/recommend/{user}", route!(app, get, "recommend_user", read, answer::recommend_user))
         .route("/v1/similar", route!(app, post, "similar", read, answer::similar))
         .route("/v1/score", route!(app, post, "score", read, answer::score))
+        .route("/v1/events", route!(app, post, "events", write, change::events))
+        .route("/v1/items/availability", route!(app, put, "availability", write, change::availability))
+        .route("/v1/items", items)
         .route("/v1/releases", route!(app, get, "releases", read, state::releases))
         .route("/v1/capacity", route!(app, get, "capacity", read, state::capacity))
         .route("/livez", route!(app, get, "livez", None, state::livez))

@@ -14,6 +14,7 @@ use super::reload::{self, Command};
 use super::tls::{self, TlsError};
 use super::wire::Door;
 use super::{probe, routes};
+use crate::engine::EngineError;
 
 /// Orders that wait; whoever gives more waits for those before.
 const ORDERS: usize = 16;
@@ -36,6 +37,9 @@ pub enum ServiceError {
         /// Why not.
         source: std::io::Error,
     },
+    /// The journal of changes cannot be used.
+    #[error(transparent)]
+    Journal(#[from] EngineError),
     /// It cannot start a thread.
     #[error("starting a thread: {0}")]
     Thread(#[from] std::io::Error),

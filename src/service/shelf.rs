@@ -11,11 +11,11 @@ use arc_swap::ArcSwapOption;
 
 use super::guarded::Guarded;
 use super::shape::ReleaseDocument;
-use crate::catalog::{CatalogError, Index};
+use crate::catalog::CatalogError;
 use crate::engine::{Effort, Engine, EngineError};
 use crate::file::{FileError, Mapped};
 use crate::kv::AnyKv;
-use crate::store::{Manifest, UserVectors};
+use crate::store::Manifest;
 
 /// The store as the service reads it.
 pub type Store = Guarded<AnyKv>;
@@ -24,8 +24,6 @@ pub type Store = Guarded<AnyKv>;
 pub struct Loaded {
     /// What answers.
     pub engine: Engine<Store>,
-    /// Its users.
-    pub users: UserVectors<Store>,
     /// The efforts of a search that asks for none: on an idle machine, and the least by the recall floor.
     pub efforts: Efforts,
     /// When it was loaded.
@@ -70,20 +68,18 @@ pub enum LoadError {
 }
 
 impl Loaded {
-    /// Joins an index and its users.
-    pub fn new(index: Index, users: UserVectors<Store>, ef: usize, recall_floor: f64) -> Result<Self, LoadError> {
-        let profile = index.profile();
+    /// What answers for a release, with the efforts that its index's profile allows.
+    pub fn new(engine: Engine<Store>, ef: usize, recall_floor: f64) -> Self {
+        let profile = engine.index().profile();
         let most = if ef > 0 { ef } else { profile.default_ef() };
         // without a measured recall nothing can be promised, and nothing is lowered
         let least = profile.ef_for(recall_floor).map_or(most, |ef| most.min(ef as usize));
-        let efforts = Efforts { most, least };
-        let engine = Engine::new(index, users.clone())?;
-        Ok(Self { engine, users, efforts, since: Instant::now(), at: SystemTime::now() })
+        Self { engine, efforts: Efforts { most, least }, since: Instant::now(), at: SystemTime::now() }
     }
 
     /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
-        self.users.manifest()
+        self.engine.users().manifest()
     }
 
     /// What is told of it.

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
-use futures_util::FutureExt;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,6 +28,8 @@ use super::metrics::Metrics;
 const HEAD_BYTES: usize = 32 << 10;
 /// How much of the time to drain is given to clients that keep a connection to send one more request.
 const LINGER: u32 = 10;
+/// For which there is no connection before it is taken that no more will come.
+const QUIET: Duration = Duration::from_millis(100);
 /// After a failed accept, which is nearly always a lack of file descriptors: for others to close theirs.
 const BREATH: Duration = Duration::from_millis(20);
 
@@ -73,8 +74,13 @@ impl Door {
         let drain = Duration::from_millis(listen.drain_ms);
         let end = Instant::now() + drain;
         let quiet = async {
-            while room.available_permits() < listen.connections {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+            let mut since = Instant::now();
+            while since.elapsed() < QUIET {
+                tokio::time::sleep(QUIET / 10).await;
+                // whoever accepts holds one
+                if room.available_permits() + 1 < listen.connections {
+                    since = Instant::now();
+                }
             }
         };
         tokio::select! {
@@ -82,13 +88,14 @@ impl Door {
             () = quiet => {}
             never = accept(&listener, &room, |stream, permit| inside.spawn(stream, count(permit))) => match never {},
         }
-        // those who knocked and were not let in yet
-        while let (Some(Ok((stream, _))), Ok(permit)) =
-            (listener.accept().now_or_never(), Arc::clone(&room).try_acquire_owned())
-        {
-            inside.spawn(stream, count(permit));
+        // those who knocked and were not let in yet; the system is asked, and not what the runtime has heard of it
+        if let Ok(listener) = listener.into_std() {
+            while let (Ok((stream, _)), Ok(permit)) = (listener.accept(), Arc::clone(&room).try_acquire_owned()) {
+                if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                    inside.spawn(stream, count(permit));
+                }
+            }
         }
-        drop(listener);
         if timeout_at(end, inside.graceful.shutdown()).await.is_err() {
             tracing::warn!("connections were cut: they did not end within the time to drain");
         }

@@ -4,11 +4,13 @@
 //! is made from them and into them here, and nowhere else.
 
 mod answer;
+mod change;
 mod condition;
 mod id;
 mod request;
 
 pub use answer::{Listed, RecommendAnswer, ReleaseDocument, ReleasesDocument};
+pub use change::{AvailabilityRequest, DeleteRequest, Done, EventsRequest, ItemsRequest};
 pub use condition::{Condition, ConditionValue, FilterDocument};
 pub use id::IdDocument;
 pub use request::{RecommendRequest, ScoreRequestDocument, SimilarRequestDocument};

@@ -29,7 +29,8 @@ pub struct RecommendRequest {
     pub segment: Option<String>,
     /// Items wanted. 20.
     pub k: Option<usize>,
-    /// When the answer is worth nothing any more. Refused at once when it would be late.
+    /// When the answer is worth nothing any more: refused at once when it would be late. Without `recall` and `ef` the
+    /// search takes as much effort as this is enough for.
     pub deadline_ms: Option<u64>,
     /// The recall@10 to search for, by the index's profile.
     pub recall: Option<f64>,
@@ -190,7 +191,7 @@ impl RecommendRequest {
             user: user(self.user_id.as_ref().filter(|_| known), limits)?,
             segment: segment(self.segment.as_deref(), limits)?,
             k,
-            effort: effort(self.ef, self.recall, limits)?,
+            effort: effort(self.ef, self.recall, self.deadline_ms, limits)?,
             session: events(&self.session, limits)?,
             blend: self.blend.blend()?,
             filter: self.filter.filter(&self.exclude.items, limits)?,
@@ -211,7 +212,7 @@ impl SimilarRequestDocument {
         Ok(SimilarRequest {
             item: self.item_id.id("item_id", limits)?,
             k,
-            effort: effort(self.ef, self.recall, limits)?,
+            effort: effort(self.ef, self.recall, self.deadline_ms, limits)?,
             filter: self.filter.filter(&self.exclude.items, limits)?,
             diversity: self.diversity.diversity(k, limits)?,
         })
@@ -240,12 +241,18 @@ fn segment(segment: Option<&str>, limits: &Limits) -> Result<Option<String>, Pro
     segment.map(|segment| text("segment", segment, limits).map(str::to_owned)).transpose()
 }
 
-fn effort(ef: Option<usize>, recall: Option<f64>, limits: &Limits) -> Result<Effort, Problem> {
-    match (ef, recall) {
-        (None, None) => Ok(Effort::Default),
-        (Some(ef), None) => Ok(Effort::Ef(within("ef", ef, limits.candidates)?)),
-        (None, Some(recall)) => Ok(Effort::Recall(number("recall", recall, 0.01, 1.0)?)),
-        (Some(_), Some(_)) => Err(Problem::invalid("expected `ef` or `recall`, got both")),
+fn effort(
+    ef: Option<usize>,
+    recall: Option<f64>,
+    deadline_ms: Option<u64>,
+    limits: &Limits,
+) -> Result<Effort, Problem> {
+    match (ef, recall, deadline_ms) {
+        (None, None, None) => Ok(Effort::Default),
+        (None, None, Some(ms)) => Ok(Effort::Deadline(Duration::from_millis(ms))),
+        (Some(ef), None, _) => Ok(Effort::Ef(within("ef", ef, limits.candidates)?)),
+        (None, Some(recall), _) => Ok(Effort::Recall(number("recall", recall, 0.01, 1.0)?)),
+        (Some(_), Some(_), _) => Err(Problem::invalid("expected `ef` or `recall`, got both")),
     }
 }
 

@@ -1,0 +1,81 @@
+//! Routes that change something: what users did, what is available, what is new.
+//!
+//! The one thing to know: an answer means that it is kept. Events are in the store, availability and items in the journal.
+
+use std::sync::Arc;
+
+use axum::response::Response;
+
+use super::answer::problem_of;
+use super::problem::{Kind, Problem};
+use super::routes::{Entered, json, parse};
+use super::shape::{AvailabilityRequest, DeleteRequest, Done, EventsRequest, ItemsRequest};
+use crate::engine::EngineError;
+
+/// What users did: into their sessions, and to what they have seen.
+#[utoipa::path(post, path = "/v1/events", tag = "change", request_body = EventsRequest,
+    responses((status = 200, body = Done), (status = 503, description = "The store is away")))]
+pub async fn events(mut entered: Entered) -> Result<Response, Problem> {
+    let app = Arc::clone(&entered.app);
+    let _place = app.admit()?;
+    let document: EventsRequest = parse(&entered.body().await?)?;
+    let events = document.by_user(&app.config.limits)?;
+    let loaded = app.loaded()?;
+    let mut accepted = 0;
+    for (user, events) in events {
+        loaded.engine.record(&user, &events).await.map_err(|error| problem_of(&error))?;
+        accepted += events.len();
+    }
+    Ok(done(&entered, accepted))
+}
+
+/// Which items are available, from now on and after a restart. Ids that the index does not have are kept for the next.
+#[utoipa::path(put, path = "/v1/items/availability", tag = "change", request_body = AvailabilityRequest,
+    responses((status = 200, body = Done)))]
+pub async fn availability(mut entered: Entered) -> Result<Response, Problem> {
+    let app = Arc::clone(&entered.app);
+    let _place = app.admit()?;
+    let document: AvailabilityRequest = parse(&entered.body().await?)?;
+    let items = document.items(&app.config.limits)?;
+    let (loaded, accepted) = (app.loaded()?, items.len());
+    keep(move || loaded.engine.live().set_available(&items)).await?;
+    Ok(done(&entered, accepted))
+}
+
+/// Items that the index does not have yet, or has otherwise: answered from now on, until the next index is built.
+#[utoipa::path(put, path = "/v1/items", tag = "change", request_body = ItemsRequest,
+    responses((status = 200, body = Done)))]
+pub async fn add(mut entered: Entered) -> Result<Response, Problem> {
+    let app = Arc::clone(&entered.app);
+    let _place = app.admit()?;
+    let document: ItemsRequest = parse(&entered.body().await?)?;
+    let items = document.items(&app.config.limits)?;
+    let (loaded, accepted) = (app.loaded()?, items.len());
+    keep(move || loaded.engine.add_items(items)).await?;
+    Ok(done(&entered, accepted))
+}
+
+/// Items that are answered no more, until the next index is built.
+#[utoipa::path(delete, path = "/v1/items", tag = "change", request_body = DeleteRequest,
+    responses((status = 200, body = Done)))]
+pub async fn remove(mut entered: Entered) -> Result<Response, Problem> {
+    let app = Arc::clone(&entered.app);
+    let _place = app.admit()?;
+    let document: DeleteRequest = parse(&entered.body().await?)?;
+    let items = document.ids(&app.config.limits)?;
+    let (loaded, accepted) = (app.loaded()?, items.len());
+    keep(move || loaded.engine.delete_items(&items)).await?;
+    Ok(done(&entered, accepted))
+}
+
+/// Does what waits for a disk where nobody waits for it.
+async fn keep(change: impl FnOnce() -> Result<(), EngineError> + Send + 'static) -> Result<(), Problem> {
+    let changed = tokio::task::spawn_blocking(change).await;
+    let changed = changed.map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
+    changed.map_err(|error| problem_of(&error))
+}
+
+fn done(entered: &Entered, accepted: usize) -> Response {
+    let done = Done { request_id: entered.id.clone(), accepted };
+    json(serde_json::to_vec(&done).unwrap_or_default())
+}

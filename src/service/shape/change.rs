@@ -1,0 +1,130 @@
+//! What is to be changed.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::super::config::Limits;
+use super::super::problem::Problem;
+use super::condition::ids;
+use super::request::{EventDocument, events};
+use super::{IdDocument, bounded, number, text};
+use crate::engine::{Event, NewItem, OwnedId};
+
+/// The largest component of a vector: what `f16` holds.
+const LARGEST: f64 = 65_504.0;
+
+/// What users did.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EventsRequest {
+    /// In any order.
+    pub events: Vec<UserEvent>,
+}
+
+/// Something that a user did.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserEvent {
+    /// Who.
+    pub user_id: IdDocument,
+    /// With which item.
+    pub item_id: IdDocument,
+    /// `view`, `click`, `like`, `cart`, `purchase` or `dislike`.
+    pub event: String,
+    /// When, in seconds since 1970; now when left out.
+    pub ts: Option<f64>,
+}
+
+/// Which items are available.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AvailabilityRequest {
+    /// These are.
+    pub available: Vec<IdDocument>,
+    /// These are not.
+    pub unavailable: Vec<IdDocument>,
+}
+
+/// Items to be added or replaced.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ItemsRequest {
+    /// The items.
+    pub items: Vec<ItemDocument>,
+}
+
+/// An item that the index does not have.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ItemDocument {
+    /// Its id.
+    pub item_id: IdDocument,
+    /// Its vector, as the trainer of the release that is served would leave it.
+    pub vector: Vec<f64>,
+    /// Its tags.
+    #[serde(default)]
+    pub tags: Vec<String>,
+}
+
+/// Items to be taken away.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteRequest {
+    /// Their ids.
+    pub items: Vec<IdDocument>,
+}
+
+/// What a change did.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Done {
+    /// What the logs call this request.
+    pub request_id: String,
+    /// Entries that were taken.
+    pub accepted: usize,
+}
+
+impl EventsRequest {
+    /// As the engine takes them.
+    pub fn by_user(self, limits: &Limits) -> Result<Vec<(OwnedId, Vec<Event>)>, Problem> {
+        bounded("events", &self.events, limits)?;
+        let mut of_users: BTreeMap<OwnedId, Vec<EventDocument>> = BTreeMap::new();
+        for UserEvent { user_id, item_id, event, ts } in self.events {
+            let user = user_id.id("user_id", limits)?;
+            of_users.entry(user).or_default().push(EventDocument { item_id, event, ts });
+        }
+        of_users.into_iter().map(|(user, of_user)| Ok((user, events(&of_user, limits)?))).collect()
+    }
+}
+
+impl AvailabilityRequest {
+    /// As the engine takes them. An item that is in both lists is not available.
+    pub fn items(&self, limits: &Limits) -> Result<Vec<(OwnedId, bool)>, Problem> {
+        let (on, off) = (ids("available", &self.available, limits)?, ids("unavailable", &self.unavailable, limits)?);
+        Ok(on.into_iter().map(|id| (id, true)).chain(off.into_iter().map(|id| (id, false))).collect())
+    }
+}
+
+impl ItemsRequest {
+    /// As the engine takes them; it looks at the number of dimensions.
+    pub fn items(self, limits: &Limits) -> Result<Vec<NewItem>, Problem> {
+        bounded("items", &self.items, limits)?;
+        let item = |item: ItemDocument| {
+            bounded("vector", &item.vector, limits)?;
+            bounded("tags", &item.tags, limits)?;
+            item.tags.iter().try_for_each(|tag| text("tags", tag, limits).map(drop))?;
+            let vector = item.vector.iter().map(|&x| Ok(number("vector", x, -LARGEST, LARGEST)? as f32));
+            let vector = vector.collect::<Result<_, Problem>>()?;
+            Ok(NewItem { id: item.item_id.id("item_id", limits)?, tags: item.tags, vector, made_s: 0 })
+        };
+        self.items.into_iter().map(item).collect()
+    }
+}
+
+impl DeleteRequest {
+    /// As the engine takes them.
+    pub fn ids(&self, limits: &Limits) -> Result<Vec<OwnedId>, Problem> {
+        ids("items", &self.items, limits)
+    }
+}
