@@ -37,21 +37,20 @@ pub fn list_bytes(count: usize, items: u32) -> usize {
 pub fn pack(list: &[Ranked], items: u32, salt: u64) -> Result<Vec<u8>, StoreError> {
     check(list, items)?;
     let (best, worst) = list.first().zip(list.last()).map_or((0.0, 0.0), |(first, last)| (first.score, last.score));
-    let mut bytes = vec![0; CHECKSUM_BYTES];
+    let mut bytes = Vec::with_capacity(list_bytes(list.len(), items));
+    bytes.extend_from_slice(&[0; CHECKSUM_BYTES]);
     bytes.extend_from_slice(&(list.len() as u16).to_le_bytes());
     bytes.extend_from_slice(&best.to_le_bytes());
     bytes.extend_from_slice(&worst.to_le_bytes());
-    let mut rows = BitWriter::default();
-    list.iter().for_each(|item| rows.push(item.row, width(items)));
-    bytes.append(&mut rows.bytes);
-    let (mut scores, mut level) = (BitWriter::default(), 0);
+    let (mut rows, width) = (BitWriter::onto(bytes), width(items));
+    list.iter().for_each(|item| rows.push(item.row, width));
+    let (mut scores, mut level) = (BitWriter::onto(rows.done()), 0);
     for item in list {
         let down = level_of(item.score, best, worst);
-        (level..down).for_each(|_| scores.push(0, 1));
-        scores.push(1, 1);
+        scores.push_unary(down.saturating_sub(level));
         level = level.max(down);
     }
-    bytes.append(&mut scores.bytes);
+    let mut bytes = scores.done();
     let checksum = checksum(&bytes[CHECKSUM_BYTES..], salt);
     bytes[..CHECKSUM_BYTES].copy_from_slice(&checksum.to_le_bytes());
     Ok(bytes)
@@ -76,14 +75,12 @@ pub fn unpack(bytes: &[u8], items: u32, salt: u64) -> Result<Vec<Ranked>, StoreE
     if !(best.is_finite() && worst.is_finite() && best >= worst) {
         return Err(malformed("scores that fall"));
     }
-    let (mut rows, mut scores) = (BitReader::of(rows), BitReader::of(scores));
+    let (mut rows, mut scores, width) = (BitReader::of(rows), BitReader::of(scores), width(items));
     let mut list = Vec::with_capacity(count);
-    let mut level = 0;
+    let mut level = 0_u32;
     for _ in 0..count {
-        let row = rows.take(width(items)).filter(|&row| row < items).ok_or_else(|| malformed("rows of the index"))?;
-        while scores.take(1).ok_or_else(|| malformed("a score for each item"))? == 0 {
-            level += 1;
-        }
+        let row = rows.take(width).filter(|&row| row < items).ok_or_else(|| malformed("rows of the index"))?;
+        level = level.saturating_add(scores.take_unary().ok_or_else(|| malformed("a score for each item"))?);
         list.push(Ranked { row, score: score_of(level.min(LEVELS), best, worst) });
     }
     if level > LEVELS || !scores.is_spent() {
@@ -125,7 +122,9 @@ fn level_of(score: f32, best: f32, worst: f32) -> u32 {
     if range <= 0.0 {
         return 0;
     }
-    ((f64::from(best) - f64::from(score)) / range * f64::from(LEVELS)).round() as u32
+    let level = (f64::from(best) - f64::from(score)) / range * f64::from(LEVELS);
+    // `round`, which is a call where the processor's own instruction may not be assumed; it is never below 0
+    level as u32 + u32::from(level.fract() >= 0.5)
 }
 
 fn score_of(level: u32, best: f32, worst: f32) -> f32 {
@@ -137,31 +136,50 @@ fn checksum(bytes: &[u8], salt: u64) -> u32 {
     XxHash3_64::oneshot_with_seed(salt, bytes) as u32
 }
 
-/// Bits from the lowest of each byte upwards.
-#[derive(Default)]
+/// Bits from the lowest of each byte upwards, appended to whole bytes.
 struct BitWriter {
     bytes: Vec<u8>,
-    /// Bits of the last byte that are taken.
+    /// Bits that are no whole word yet; above them zeros.
+    pending: u64,
+    /// How many they are: less than 32.
     taken: u32,
 }
 
 impl BitWriter {
+    fn onto(bytes: Vec<u8>) -> Self {
+        Self { bytes, pending: 0, taken: 0 }
+    }
+
+    /// At most 32 bits of a value that has no others.
     fn push(&mut self, value: u32, bits: u32) {
-        for bit in 0..bits {
-            if self.taken.is_multiple_of(8) {
-                self.bytes.push(0);
-                self.taken = 0;
-            }
-            if let Some(last) = self.bytes.last_mut() {
-                *last |= ((value >> bit & 1) as u8) << self.taken;
-            }
-            self.taken += 1;
+        self.pending |= u64::from(value) << self.taken;
+        self.taken += bits;
+        if self.taken >= u32::BITS {
+            self.bytes.extend_from_slice(&(self.pending as u32).to_le_bytes());
+            self.pending >>= u32::BITS;
+            self.taken -= u32::BITS;
         }
+    }
+
+    /// So many zeros, and a one.
+    fn push_unary(&mut self, mut zeros: u32) {
+        while zeros >= u32::BITS {
+            self.push(0, u32::BITS);
+            zeros -= u32::BITS;
+        }
+        self.push(1 << zeros, zeros + 1);
+    }
+
+    /// The bytes, the last one filled up with zeros.
+    fn done(mut self) -> Vec<u8> {
+        self.bytes.extend_from_slice(&self.pending.to_le_bytes()[..self.taken.div_ceil(8) as usize]);
+        self.bytes
     }
 }
 
 struct BitReader<'a> {
     bytes: &'a [u8],
+    /// The next bit.
     at: usize,
 }
 
@@ -170,20 +188,47 @@ impl<'a> BitReader<'a> {
         Self { bytes, at: 0 }
     }
 
-    fn take(&mut self, bits: u32) -> Option<u32> {
-        let mut value = 0;
-        for bit in 0..bits {
-            let byte = self.bytes.get(self.at / 8)?;
-            value |= u32::from(byte >> (self.at % 8) & 1) << bit;
-            self.at += 1;
+    /// The next bits, with zeros above them, and how many: at least 57, or all that are left.
+    fn peek(&self) -> (u64, u32) {
+        let rest = self.bytes.get(self.at / 8..).unwrap_or_default();
+        let skipped = (self.at % 8) as u32;
+        if let Some(&word) = rest.first_chunk() {
+            return (u64::from_le_bytes(word) >> skipped, u64::BITS - skipped);
         }
-        Some(value)
+        let mut word = [0; 8];
+        word[..rest.len()].copy_from_slice(rest);
+        (u64::from_le_bytes(word) >> skipped, (8 * rest.len() as u32).saturating_sub(skipped))
+    }
+
+    /// A value of at most 32 bits.
+    fn take(&mut self, bits: u32) -> Option<u32> {
+        let (word, left) = self.peek();
+        self.at += bits as usize;
+        (bits <= left).then_some((word & ((1 << bits) - 1)) as u32)
+    }
+
+    /// The number of zeros before the next one, which is taken as well.
+    fn take_unary(&mut self) -> Option<u32> {
+        let mut zeros = 0_u32;
+        loop {
+            let (word, left) = self.peek();
+            if word != 0 {
+                let here = word.trailing_zeros();
+                self.at += here as usize + 1;
+                return zeros.checked_add(here);
+            }
+            if left == 0 {
+                return None;
+            }
+            zeros = zeros.checked_add(left)?;
+            self.at += left as usize;
+        }
     }
 
     /// Whether nothing is left but the zeros that fill the last byte.
     fn is_spent(&self) -> bool {
-        self.bytes.len() == self.at.div_ceil(8)
-            && self.bytes.last().is_none_or(|last| self.at.is_multiple_of(8) || last >> (self.at % 8) == 0)
+        let (word, left) = self.peek();
+        word == 0 && left < 8 && self.at <= 8 * self.bytes.len()
     }
 }
 
@@ -198,7 +243,84 @@ mod tests {
         rows.iter().zip(scores).map(|(&row, score)| Ranked { row, score }).collect()
     }
 
+    /// The bits of a list's rows and scores, one after the other: slow, and as `docs/wire-format.md` says it.
+    fn slow_bits(list: &[Ranked], items: u32) -> [Vec<bool>; 2] {
+        let (mut rows, mut scores, mut level) = (Vec::new(), Vec::new(), 0);
+        for item in list {
+            rows.extend((0..width(items)).map(|bit| item.row >> bit & 1 == 1));
+            let (best, worst) = (f64::from(list[0].score), f64::from(list[list.len() - 1].score));
+            let down = (best - f64::from(item.score)) / (best - worst) * 255.0;
+            let down = if best > worst { down.round() as usize } else { 0 };
+            scores.extend(std::iter::repeat_n(false, down - level));
+            scores.push(true);
+            level = down;
+        }
+        [rows, scores]
+    }
+
+    fn slow_body(list: &[Ranked], items: u32) -> Vec<u8> {
+        let byte = |bits: &[bool]| bits.iter().rev().fold(0, |byte, &bit| byte << 1 | u8::from(bit));
+        slow_bits(list, items).iter().flat_map(|bits| bits.chunks(8).map(byte).collect::<Vec<u8>>()).collect()
+    }
+
+    /// Rows and levels, as far as the body is that of a list.
+    fn slow_read(body: &[u8], items: u32, count: usize) -> Option<Vec<(u32, u32)>> {
+        let (rows, scores) = body.split_at_checked(row_bytes(count, items))?;
+        let bits = |bytes: &[u8]| bytes.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1)).collect();
+        let (rows, mut scores): (Vec<u8>, Vec<u8>) = (bits(rows), bits(scores));
+        let width = width(items) as usize;
+        let row = |at: usize| (0..width).map(|bit| u32::from(rows[at * width + bit]) << bit).sum();
+        let (mut list, mut level, mut last) = (Vec::new(), 0, 0);
+        for at in 0..count {
+            let zeros = scores[last..].iter().position(|&bit| bit == 1)?;
+            level += zeros as u32;
+            last += zeros + 1;
+            list.push((row(at), level));
+        }
+        let padding = scores.split_off(last);
+        let whole = padding.len() < 8 && padding.iter().all(|&bit| bit == 0);
+        (whole && level <= LEVELS && list.iter().all(|&(row, _)| row < items)).then_some(list)
+    }
+
+    /// With a header from 1.0 to 0.0, and a right checksum.
+    fn enveloped(body: &[u8], count: u16) -> Vec<u8> {
+        let rest = [&count.to_le_bytes()[..], &[0, 0, 128, 63, 0, 0, 0, 0], body].concat();
+        [&checksum(&rest, 1).to_le_bytes()[..], &rest].concat()
+    }
+
     proptest! {
+        #[test]
+        fn word_by_word_makes_the_bytes_of_bit_by_bit(
+            items in prop_oneof![1u32..40, 1u32..=u32::MAX], rows in proptest::collection::vec(any::<u32>(), 0..300),
+            scores in prop_oneof![
+                proptest::collection::vec(-1e30f32..1e30, 300), proptest::collection::vec(0.0f32..1.0, 300),
+                proptest::collection::vec((0u8..3).prop_map(f32::from), 300),
+            ],
+        ) {
+            let rows: Vec<u32> = rows.iter().map(|row| row % items).collect();
+            let list = list(&rows, scores);
+            prop_assert_eq!(&pack(&list, items, 7).unwrap()[HEADER_BYTES..], &slow_body(&list, items));
+        }
+
+        #[test]
+        fn word_by_word_reads_what_bit_by_bit_does_and_refuses_the_same(
+            rows in proptest::collection::vec(0u32..900, 0..60), cut in 0usize..4, flip in 0usize..800, items in 1u32..1000,
+        ) {
+            let scores = rows.iter().map(|&row| row as f32).collect();
+            let mut body = slow_body(&list(&rows, scores), 1000);
+            if let Some(byte) = body.get_mut(flip / 8) {
+                *byte ^= 1 << (flip % 8);
+            }
+            body.truncate(body.len().saturating_sub(cut));
+            for items in [items, 1000] {
+                let found = unpack(&enveloped(&body, rows.len() as u16), items, 1).ok();
+                let wanted = slow_read(&body, items, rows.len()).map(|list| {
+                    list.into_iter().map(|(row, level)| Ranked { row, score: score_of(level, 1.0, 0.0) }).collect::<Vec<_>>()
+                });
+                prop_assert_eq!(found, wanted);
+            }
+        }
+
         #[test]
         fn what_was_packed_comes_back(
             items in 1u32..=u32::MAX, rows in proptest::collection::vec(any::<u32>(), 0..300),
@@ -230,13 +352,7 @@ mod tests {
         fn bytes_that_pass_the_checksum_are_still_not_trusted(
             body in proptest::collection::vec(any::<u8>(), 0..200), items in any::<u32>(), count in 0u16..20,
         ) {
-            let mut bytes = vec![0; CHECKSUM_BYTES];
-            bytes.extend(count.to_le_bytes());
-            bytes.extend([0, 0, 128, 63, 0, 0, 0, 0]); // from 1.0 to 0.0
-            bytes.extend(body);
-            let sum = checksum(&bytes[CHECKSUM_BYTES..], 1);
-            bytes[..CHECKSUM_BYTES].copy_from_slice(&sum.to_le_bytes());
-            if let Ok(list) = unpack(&bytes, items, 1) {
+            if let Ok(list) = unpack(&enveloped(&body, count), items, 1) {
                 prop_assert!(list.iter().all(|item| item.row < items && (0.0..=1.0).contains(&item.score)));
             }
         }
