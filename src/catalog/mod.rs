@@ -27,7 +27,7 @@ pub use index::{Hit, Index, QueryVector, SectionBytes};
 pub use meta::Meta;
 pub use profile::{Profile, QuerySource, Rung};
 pub use tags::TagFilter;
-pub use truth::{recall, top_by_codec, top_of_queries};
+pub use truth::{recall, top_by_codec, top_of_queries, top_unseen};
 
 /// The sections of an index file.
 pub(crate) mod section {

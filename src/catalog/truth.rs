@@ -22,16 +22,28 @@ pub fn top_by_codec(
     queries: &[f32],
     k: usize,
 ) -> Result<Vec<Vec<(u32, f32)>>, CatalogError> {
+    top_unseen(items, layout, metric, queries, &[], k)
+}
+
+/// As [`top_by_codec`] without the rows of `seen`, which has for each query those, ascending, that may not be answered, or
+/// is empty.
+pub fn top_unseen(
+    items: &Vectors,
+    layout: Layout,
+    metric: Metric,
+    queries: &[f32],
+    seen: &[&[u32]],
+    k: usize,
+) -> Result<Vec<Vec<(u32, f32)>>, CatalogError> {
     let prepare = |vector| {
         let mut query = Query::default();
         query.prepare(layout, vector).map(|()| query)
     };
     let queries = queries.chunks(items.dim()).map(prepare).collect::<Result<Vec<Query>, _>>()?;
-    top_of_queries(items, layout, metric, &queries, &[], k)
+    top_of_queries(items, layout, metric, &queries, seen, k)
 }
 
-/// As [`top_by_codec`] for queries that are prepared for the layout. `seen` has for each query the rows, ascending, that
-/// may not be answered, or is empty.
+/// As [`top_unseen`] for queries that are prepared for the layout.
 pub fn top_of_queries(
     items: &Vectors,
     layout: Layout,

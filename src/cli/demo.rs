@@ -7,13 +7,13 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::out::{self, Output};
-use crate::catalog::{self, BuildSpec, Index, SectionBytes, recall, top_by_codec};
+use crate::catalog::{self, BuildSpec, Index, SectionBytes, recall, top_by_codec, top_unseen};
 use crate::codec::{Codec, Layout, Metric};
-use crate::engine::evaluate::{Case, exact_answers, hit_rate};
 use crate::engine::users::{Publication, UserSource, publish};
 use crate::engine::{Engine, Request};
-use crate::input::{Id, Ids, InputError, Vectors, read_interactions, read_popularity, read_tags};
+use crate::input::{Id, Ids, Vectors, read_popularity, read_tags};
 use crate::kv::{AnyKv, Kv};
+use crate::plan::heldout::{Case, read_cases};
 use crate::store::{Manifest, UserVectors, activate};
 
 /// Run the whole job on bundled data: quantize, build, publish, recommend, and measure what it cost
@@ -114,27 +114,10 @@ fn open(folder: &Path) -> anyhow::Result<Data> {
     Ok(Data { items, users, item_ids, user_ids, cases })
 }
 
-/// The held-out interactions, each with what its user has seen.
+/// The held-out interactions of each user who has any, and what the user has seen.
 fn cases(folder: &Path, item_ids: &Ids, user_ids: &Ids) -> anyhow::Result<Vec<Case>> {
-    let (item_index, user_index) = (item_ids.index(), user_ids.index());
-    let mut seen = vec![Vec::new(); user_ids.len()];
-    read_interactions(&folder.join("train.parquet"), |user, item| {
-        if let (Some(user), Some(item)) = (user_index.find(user), item_index.find(item)) {
-            seen[user as usize].push(item);
-        }
-        Ok::<(), InputError>(())
-    })?;
-    for items in &mut seen {
-        items.sort_unstable();
-    }
-    let mut cases = Vec::new();
-    read_interactions(&folder.join("heldout.parquet"), |user, item| {
-        if let (Some(user), Some(item)) = (user_index.find(user), item_index.find(item)) {
-            cases.push(Case { user, item, seen: seen[user as usize].clone() });
-        }
-        Ok::<(), InputError>(())
-    })?;
-    Ok(cases)
+    let (heldout, seen) = (folder.join("heldout.parquet"), folder.join("train.parquet"));
+    Ok(read_cases(&heldout, Some(&seen), &user_ids.index(), &item_ids.index(), usize::MAX)?)
 }
 
 fn build(folder: &Path, data: &Data, path: &Path) -> anyhow::Result<Index> {
@@ -179,7 +162,7 @@ async fn measure<S: Kv>(
         distances: rung.map_or(0.0, |rung| rung.distances),
         repaired: index.meta().repaired,
         hit_rate_at_10: hit_rates(engine, data).await?,
-        held_out: data.cases.len(),
+        held_out: data.cases.iter().map(|case| case.wanted.len()).sum(),
         bytes_per_item: index
             .sections()
             .into_iter()
@@ -207,16 +190,31 @@ fn recalls(data: &Data, served: f64) -> anyhow::Result<Recalls> {
 
 /// By exact `f32` scores over all items, and as the engine answers from store and index.
 async fn hit_rates<S: Kv>(engine: &Engine<S>, data: &Data) -> anyhow::Result<HitRates> {
-    let exact = exact_answers(&data.items, &data.users, Metric::Dot, &data.cases, K)?;
-    let mut hits = 0;
+    let (mut exact, mut served, mut wanted) = (0, 0, 0);
     for cases in data.cases.chunks(1024) {
         let requests: Vec<Request> = cases.iter().map(|case| request(data, case)).collect();
-        for (case, answer) in cases.iter().zip(engine.recommend(&requests).await) {
-            let wanted = data.item_ids.get(case.item as usize);
-            hits += usize::from(answer?.items.iter().any(|item| item.id.as_id() == wanted));
+        let answers = engine.recommend(&requests).await;
+        for (case, (answer, best)) in cases.iter().zip(answers.into_iter().zip(best(data, cases)?)) {
+            let items = answer?.items;
+            let id = |item: &u32| data.item_ids.get(*item as usize);
+            let is_served = |item: &&u32| items.iter().any(|served| served.id.as_id() == id(item));
+            served += case.wanted.iter().filter(is_served).count();
+            exact += best.iter().filter(|(row, _)| case.wanted.binary_search(row).is_ok()).count();
+            wanted += case.wanted.len();
         }
     }
-    Ok(HitRates { exact: hit_rate(&data.cases, &exact), served: hits as f64 / data.cases.len().max(1) as f64 })
+    let share = |hits: usize| hits as f64 / wanted.max(1) as f64;
+    Ok(HitRates { exact: share(exact), served: share(served) })
+}
+
+/// The best items by exact scores, with their rows: what a perfect index would answer.
+fn best(data: &Data, cases: &[Case]) -> anyhow::Result<Vec<Vec<(u32, f32)>>> {
+    let users: Vec<u32> = cases.iter().map(|case| case.user).collect();
+    let seen: Vec<&[u32]> = cases.iter().map(|case| &case.seen[..]).collect();
+    let dim = data.items.dim();
+    let mut queries = vec![0.0; users.len() * dim];
+    data.users.gather(&users, &mut queries)?;
+    Ok(top_unseen(&data.items, Layout { codec: Codec::F32, dim }, Metric::Dot, &queries, &seen, K)?)
 }
 
 /// Median and 99th percentile of single requests, from user id to ranked item ids, in microseconds.

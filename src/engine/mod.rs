@@ -15,7 +15,6 @@ mod cache;
 mod diversify;
 mod effort;
 mod error;
-pub mod evaluate;
 mod fields;
 mod fill;
 pub mod items;

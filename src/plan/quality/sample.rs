@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::QualitySpec;
-use crate::catalog::{CatalogError, Index, QueryVector, top_of_queries};
+use crate::catalog::{CatalogError, Index, QueryVector, top_of_queries, top_unseen};
 use crate::codec::{Codec, CodecError, Layout, Metric, Query, record};
 use crate::graph::{Filter, SearchOptions};
 use crate::input::{Id, check_rows};
@@ -70,12 +70,7 @@ impl<'a> Sample<'a> {
     /// The exact best `k` rows for each user.
     pub fn truth(&self, spec: &QualitySpec) -> Result<Rows, CatalogError> {
         let layout = Layout { codec: Codec::F32, dim: self.dim };
-        let prepare = |vector| {
-            let mut query = Query::default();
-            query.prepare(layout, vector).map(|()| query)
-        };
-        let queries = self.vectors.chunks(self.dim).map(prepare).collect::<Result<Vec<_>, _>>()?;
-        Ok(rows(top_of_queries(spec.items, layout, self.metric, &queries, &self.seen, spec.k)?))
+        Ok(rows(top_unseen(spec.items, layout, self.metric, &self.vectors, &self.seen, spec.k)?))
     }
 
     /// The records that a store would keep.
