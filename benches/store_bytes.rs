@@ -130,7 +130,7 @@ fn keys_of(layout: Layout, dim: u32, users: u32) -> Keys {
     let prefix = "tng:0123456789ab:".len();
     let (names, values) = match layout {
         Layout::Dense | Layout::Encoded => {
-            let slots = geometry::dense_slots(slot);
+            let slots = geometry::dense_slots(geometry::Home::REFERENCE, slot);
             let last = (users - 1) % slots + 1;
             let pages = users.div_ceil(slots);
             let page = |slots: u32| Value::String(slots as usize * slot);
@@ -138,7 +138,9 @@ fn keys_of(layout: Layout, dim: u32, users: u32) -> Keys {
             (Names::numbered(prefix, 0..u64::from(pages)), values)
         }
         Layout::Hashed => {
-            let pages = (f64::from(users) / geometry::hashed_mean(PAGE_HEADER, FINGERPRINT + slot)).ceil();
+            let pages = (f64::from(users)
+                / geometry::hashed_mean(geometry::Home::REFERENCE, PAGE_HEADER, FINGERPRINT + slot))
+            .ceil();
             let values = Values::poisson(PAGE_HEADER, FINGERPRINT + slot, f64::from(users) / pages);
             (Names::numbered(prefix, 0..pages as u64), values)
         }

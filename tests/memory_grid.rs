@@ -155,11 +155,11 @@ fn plan(Case { layout, ttl, entries, payload }: Case) -> (Vec<usize>, Keys) {
         Layout::Strings => vec![payload; entries as usize],
         Layout::Lists => (0..entries).map(|row| payload / 2 + hash(row) as usize % payload).collect(),
         Layout::Dense => {
-            let slots = geometry::dense_slots(payload);
+            let slots = geometry::dense_slots(geometry::Home::REFERENCE, payload);
             (0..entries).step_by(slots as usize).map(|first| slots.min(entries - first) as usize * payload).collect()
         }
         Layout::Hashed => {
-            let mean = geometry::hashed_mean(PAGE_HEADER, FINGERPRINT + payload);
+            let mean = geometry::hashed_mean(geometry::Home::REFERENCE, PAGE_HEADER, FINGERPRINT + payload);
             let mut pages = vec![PAGE_HEADER; (f64::from(entries) / mean).ceil() as usize];
             for row in 0..entries {
                 let page = (u128::from(hash(row)) * pages.len() as u128) >> 64;

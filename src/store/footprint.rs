@@ -9,6 +9,7 @@
 
 use serde::Serialize;
 
+use super::geometry::Home;
 use super::release::{Addressing, Manifest};
 use super::spread::{Coming, On};
 use super::{geometry, keys, page};
@@ -24,6 +25,12 @@ const CLIENTS_BYTES: u64 = 2 * 38_200;
 pub(crate) const PUBLISHER_BYTES: u64 = IN_FLIGHT_BYTES + CLIENTS_BYTES;
 /// A page of an embedded file's tree.
 const FILE_PAGE_BYTES: usize = 4 << 10;
+/// The header of a file.
+const FILE_HEADER_BYTES: u64 = 4 << 10;
+/// What a file grows by once it is as long.
+const FILE_REGION_BYTES: u64 = 4 << 30;
+/// What it must have room for, of what is to be in it: each load leaves some free pages behind it that are too short.
+const FILE_SPARE: f64 = 1.02;
 /// A ledger: about 300 bytes a release, and there are few.
 const LEDGER_BYTES: usize = 2_000;
 const LEASE_BYTES: usize = 64;
@@ -205,19 +212,26 @@ impl Footprint {
         Self::of(on.shard, on.probe.used_bytes, parts, true)
     }
 
-    /// In an embedded file. Its tree has each value longer than a quarter of a 4 KiB page in pages of its own, their
-    /// number rounded up to a power of two, and the file is grown ahead of need: this errs by up to a half.
-    pub(super) fn in_file(length: u64, manifest: &Manifest) -> Self {
-        let page = match manifest.addressing {
-            Addressing::Dense { slots } => slots as usize * manifest.slot_bytes(),
-            Addressing::Hashed { pages, .. } => {
-                page::hashed_bytes((manifest.users / pages) as usize, manifest.slot_bytes())
-            }
-        };
-        Self::of_values_in_file(length, "pages", page, manifest.pages())
+    /// In an embedded file of `length` bytes that has these `others` in it, which doubles whenever it is full. What else
+    /// is in it does not show from outside; one release of its own size may be found to need no more room.
+    pub(super) fn in_file(length: u64, manifest: &Manifest, values: &Values, others: &[&Manifest]) -> Self {
+        let bytes =
+            |manifest: &Manifest, values: &Values| Home::File.expected_cost(values) * f64::from(manifest.pages());
+        let standing: f64 = others.iter().map(|other| bytes(other, &expected_values(other))).sum();
+        let pages = bytes(manifest, values);
+        let mut grown = length.max(FILE_HEADER_BYTES);
+        while file_room(grown) < (standing + pages) * FILE_SPARE {
+            let usable = grown - FILE_HEADER_BYTES;
+            grown += usable.clamp(64 << 10, FILE_REGION_BYTES);
+        }
+        let part = |part, bytes| Part { part, rest_bytes: bytes, peak_bytes: bytes };
+        // pages in what was free already make nothing longer
+        let more = grown.saturating_sub(length);
+        let pages = (pages.round() as u64).min(more);
+        Self::of(None, length, vec![part("pages", pages), part("grown ahead", more - pages)], false)
     }
 
-    /// Of so many values of a length, estimated alike. Small ones share the tree's pages.
+    /// Of so many values of a length, in what is free of it, or what it grows by. Small ones share the tree's pages.
     pub(super) fn of_values_in_file(length: u64, part: &'static str, value_bytes: usize, count: u32) -> Self {
         let least = if value_bytes > FILE_PAGE_BYTES / 4 { FILE_PAGE_BYTES } else { 128 };
         let bytes = (value_bytes + 64).next_power_of_two().max(least) as u64 * u64::from(count);
@@ -235,6 +249,11 @@ impl Footprint {
         let peak: u64 = parts.iter().map(|part| part.peak_bytes).sum();
         Self { shard, before_bytes, rest_bytes: before_bytes + rest, peak_bytes: before_bytes + peak, parts, exact }
     }
+}
+
+/// Bytes that a file of this length has for leaves and branches: the seventeenth page says which of sixteen are free.
+fn file_room(length: u64) -> f64 {
+    length.saturating_sub(FILE_HEADER_BYTES) as f64 * 16.0 / 17.0
 }
 
 /// What a release that is there costs a server at rest, without the tables.

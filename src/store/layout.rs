@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::geometry::{self, Home};
 use super::page::{self, FINGERPRINT_BYTES, HEADER_BYTES, Place};
 use super::publish::{Ids, ReleaseSpec, Users};
 use super::release::{self, Addressing, FORMAT, Manifest};
-use super::{StoreError, footprint, geometry};
+use super::{StoreError, footprint};
 use crate::input::Id;
 use crate::kv::memory::{Value, Values};
 
@@ -29,8 +30,18 @@ enum Rows {
 }
 
 impl<'a, 'u> Layout<'a, 'u> {
-    /// Addressing is chosen for the fewest bytes a user, unless there is one to take over.
+    /// On a server that was not looked at. Addressing is chosen for the fewest bytes a user, unless there is one to take over.
     pub(super) fn new(
+        spec: &ReleaseSpec,
+        users: &'a Users<'u>,
+        taken_over: Option<Addressing>,
+    ) -> Result<Self, StoreError> {
+        Self::at(Home::REFERENCE, spec, users, taken_over)
+    }
+
+    /// The same, chosen for where it goes.
+    pub(super) fn at(
+        home: Home,
         spec: &ReleaseSpec,
         users: &'a Users<'u>,
         taken_over: Option<Addressing>,
@@ -42,12 +53,12 @@ impl<'a, 'u> Layout<'a, 'u> {
         let slot_bytes = spec.codec.bytes_per_vector(spec.dim as usize) + page::TAG_BYTES;
         let (addressing, rows) = match (&users.ids, taken_over) {
             (Ids::Dense, Some(addressing @ Addressing::Dense { .. })) => (addressing, Rows::InOrder),
-            (Ids::Dense, _) => (Addressing::Dense { slots: geometry::dense_slots(slot_bytes) }, Rows::InOrder),
+            (Ids::Dense, _) => (Addressing::Dense { slots: geometry::dense_slots(home, slot_bytes) }, Rows::InOrder),
             (Ids::Listed(id), Some(addressing @ Addressing::Hashed { pages, seed })) => {
                 (addressing, group(users.count, id, pages, seed..seed + 1)?.1)
             }
             (Ids::Listed(id), _) => {
-                let mean = geometry::hashed_mean(HEADER_BYTES, FINGERPRINT_BYTES + slot_bytes);
+                let mean = geometry::hashed_mean(home, HEADER_BYTES, FINGERPRINT_BYTES + slot_bytes);
                 let pages = (f64::from(users.count) / mean).ceil() as u32;
                 let (seed, rows) = group(users.count, id, pages, 0..SEEDS)?;
                 (Addressing::Hashed { pages, seed }, rows)

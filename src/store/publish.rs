@@ -13,6 +13,7 @@ use twox_hash::XxHash3_64;
 
 use super::flight::Flight;
 use super::footprint::{Footprint, Trajectory};
+use super::geometry::Home;
 use super::guard::{Room, Watch};
 use super::layout::Layout;
 use super::lease::Lease;
@@ -132,13 +133,28 @@ pub async fn prepare<'a, 'u, K: Kv>(
         Err(StoreError::NoActiveRelease { .. } | StoreError::NoRelease { .. }) => None,
         Err(error) => return Err(error),
     };
+    // what was not probed may be a server as well
+    let file = if options.room.servers().next().is_none() {
+        Some(kv.stats().await?).filter(|stats| stats.eviction.is_none())
+    } else {
+        None
+    };
+    let home = match (options.room.servers().next(), &file) {
+        (Some(on), _) => Home::Server(on.probe.server),
+        (None, Some(_)) => Home::File,
+        (None, None) => Home::REFERENCE,
+    };
     let layout = match options.strategy {
         Strategy::Rolling => rolling::lay_out(ns, spec, users, active.as_ref())?,
-        Strategy::Beside | Strategy::Replace => Layout::new(spec, users, None)?,
+        Strategy::Beside | Strategy::Replace => Layout::at(home, spec, users, None)?,
     };
-    let is_file = options.room.servers().next().is_none();
-    let length = if is_file { kv.stats().await?.used_bytes } else { 0 };
-    let footprints = strategy::price(ns, &layout, &options.room, options.strategy, active.as_ref(), length);
+    let (length, standing) = match file {
+        Some(file) => (file.used_bytes, lifecycle::list(kv, ns).await?.0),
+        None => (0, Vec::new()),
+    };
+    let standing: Vec<&Manifest> = standing.iter().filter_map(|listed| listed.manifest.as_ref()).collect();
+    let footprints =
+        strategy::price(ns, &layout, &options.room, options.strategy, active.as_ref(), (length, &standing));
     Ok(Prepared { kv, ns, spec, options, layout, footprints, active, existing })
 }
 

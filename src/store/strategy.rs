@@ -5,13 +5,14 @@ use std::fmt;
 use serde::Serialize;
 
 use super::footprint::{self, Footprint, Trajectory};
+use super::geometry::{self, Home};
 use super::guard::Room;
 use super::layout::Layout;
 use super::ledger::State;
 use super::lifecycle::Listed;
+use super::page;
 use super::release::{Addressing, Manifest};
 use super::spread::On;
-use super::{geometry, page};
 use crate::codec::Codec;
 use crate::kv::memory::{Expiry, Values};
 
@@ -82,14 +83,15 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// The footprint of a release that goes where the strategy says, on every server: at least one.
+/// The footprint of a release that goes where the strategy says, on every server: at least one. `file` is the length of a
+/// file and what it has in it.
 pub(super) fn price(
     ns: &str,
     layout: &Layout<'_, '_>,
     room: &Room,
     strategy: Strategy,
     active: Option<&Manifest>,
-    file_bytes: u64,
+    file: (u64, &[&Manifest]),
 ) -> Vec<Footprint> {
     let (manifest, values) = (&layout.manifest, layout.values());
     let on_server = |on: On<'_>| match (strategy, active) {
@@ -105,7 +107,7 @@ pub(super) fn price(
         _ => beside(on, ns, manifest, &values),
     };
     let footprints: Vec<_> = room.servers().map(on_server).collect();
-    if footprints.is_empty() { vec![Footprint::in_file(file_bytes, manifest)] } else { footprints }
+    if footprints.is_empty() { vec![Footprint::in_file(file.0, manifest, &values, file.1)] } else { footprints }
 }
 
 fn beside(on: On<'_>, ns: &str, manifest: &Manifest, values: &Values) -> Footprint {
@@ -138,7 +140,7 @@ pub(super) fn remedies(
         remedies.retain(|remedy| remedy.frees_bytes() >= short);
     }
     let lower = lower_codecs(layout.manifest.codec).iter().find_map(|&codec| {
-        let manifest = in_codec(&layout.manifest, codec);
+        let manifest = in_codec(&layout.manifest, codec, Home::Server(on.probe.server));
         let values = footprint::expected_values(&manifest);
         let footprints: Vec<_> = room.servers().map(|on| beside(on, ns, &manifest, &values)).collect();
         Some(Remedy::Codec { codec, peak_bytes: fitting(&footprints)? })
@@ -149,7 +151,7 @@ pub(super) fn remedies(
             if strategy == Strategy::Rolling && !layout.manifest.can_take_over(active) {
                 continue;
             }
-            let peak_bytes = fitting(&price(ns, layout, room, strategy, Some(active), 0));
+            let peak_bytes = fitting(&price(ns, layout, room, strategy, Some(active), (0, &[])));
             remedies.extend(peak_bytes.map(|peak_bytes| Remedy::Strategy { strategy, peak_bytes }));
         }
     }
@@ -184,13 +186,13 @@ pub fn lower_codecs(codec: Codec) -> &'static [Codec] {
 }
 
 /// The manifest that the release would have in another codec.
-fn in_codec(manifest: &Manifest, codec: Codec) -> Manifest {
+fn in_codec(manifest: &Manifest, codec: Codec, home: Home) -> Manifest {
     let mut other = Manifest { codec, ..manifest.clone() };
     let slot_bytes = other.slot_bytes();
     other.addressing = match manifest.addressing {
-        Addressing::Dense { .. } => Addressing::Dense { slots: geometry::dense_slots(slot_bytes) },
+        Addressing::Dense { .. } => Addressing::Dense { slots: geometry::dense_slots(home, slot_bytes) },
         Addressing::Hashed { seed, .. } => {
-            let mean = geometry::hashed_mean(page::HEADER_BYTES, page::FINGERPRINT_BYTES + slot_bytes);
+            let mean = geometry::hashed_mean(home, page::HEADER_BYTES, page::FINGERPRINT_BYTES + slot_bytes);
             Addressing::Hashed { pages: (f64::from(manifest.users) / mean).ceil() as u32, seed }
         }
     };

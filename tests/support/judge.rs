@@ -208,7 +208,10 @@ impl Judge<'_> {
         let pages = c.codec.map(|codec| {
             let name = format!("pages {codec} {} {} {}", c.dense, c.kept, c.shards);
             let record = codec.bytes_per_vector(facts.dim as usize);
-            let mean = *self.means.entry(record).or_insert_with(|| geometry::hashed_mean(6, record + 7));
+            let mean = *self
+                .means
+                .entry(record)
+                .or_insert_with(|| geometry::hashed_mean(geometry::Home::Server(facts.server), 6, record + 7));
             let keys = || self::pages(facts, record, mean, c.dense, c.kept, c.shards);
             self.price(&server, name, keys)
         });
@@ -290,7 +293,7 @@ fn shard_part(keys: u64, shards: u32) -> f64 {
 
 fn pages(facts: &Facts, record: usize, mean: f64, dense: bool, users: u64, shards: u32) -> Keys {
     let (count, values) = if dense {
-        let slots = u64::from(geometry::dense_slots(record + 2));
+        let slots = u64::from(geometry::dense_slots(geometry::Home::Server(facts.server), record + 2));
         let page = |users: u64| Value::String(users as usize * (record + 2));
         let last = (page(users % slots), if users.is_multiple_of(slots) { 0.0 } else { 1.0 });
         (users.div_ceil(slots), Values::mixed([(page(slots), (users / slots) as f64), last]))

@@ -72,6 +72,14 @@ impl Values {
         Self::mixed(poisson(mean).map(string))
     }
 
+    /// Bytes of strings, and the share of keys that hold so many. Hashes are left out.
+    pub fn strings(&self) -> impl Iterator<Item = (usize, f64)> {
+        self.shares().filter_map(|(value, share)| match value {
+            Value::String(bytes) => Some((*bytes, share)),
+            Value::Hash(_) => None,
+        })
+    }
+
     pub(super) fn shares(&self) -> impl Iterator<Item = (&Value, f64)> {
         let sum: f64 = self.shares.iter().map(|(_, share)| share).sum();
         self.shares.iter().map(move |(value, share)| (value, share / sum))

@@ -4,7 +4,7 @@ use crate::codec::Codec;
 use std::ops::ControlFlow;
 
 use crate::plan::{Cache, Entry, Mode, Pages, Problem, Publishing};
-use crate::store::geometry;
+use crate::store::geometry::{self, Home};
 
 /// Shares of the users that may be kept, in percent. A twentieth is less than anyone can tell a stranger's share to.
 pub const KEPT_PERCENT: [u64; 20] = [100, 95, 90, 85, 80, 75, 70, 65, 60, 55, 50, 45, 40, 35, 30, 25, 20, 15, 10, 5];
@@ -102,15 +102,16 @@ pub(super) type Ways = Vec<Option<(Codec, Pages)>>;
 
 /// All that were measured.
 pub(super) fn ways(problem: &Problem) -> Ways {
-    let mut all = vec![None];
+    let (mut all, home) = (vec![None], Home::Server(problem.facts.server));
     for codec in Codec::ALL {
         if !problem.measured.points.iter().any(|point| point.users == codec) {
             continue;
         }
         let record = codec.bytes_per_vector(problem.facts.dim as usize);
-        let slots = geometry::dense_slots(geometry::dense_user_bytes(record));
+        let slots = geometry::dense_slots(home, geometry::dense_user_bytes(record));
         all.push(Some((codec, Pages::Dense { slots })));
-        let mean_users = geometry::hashed_mean(geometry::HASHED_HEADER_BYTES, geometry::hashed_user_bytes(record));
+        let (header, user) = (geometry::HASHED_HEADER_BYTES, geometry::hashed_user_bytes(record));
+        let mean_users = geometry::hashed_mean(home, header, user);
         all.push(Some((codec, Pages::Hashed { mean_users })));
     }
     all
