@@ -22,8 +22,8 @@ impl Dataset {
     /// A database that has `keys` keys, `expires` of them with a TTL, on a server that uses `used_bytes` in all. Its
     /// tables are taken to be as large as that many keys need: what it held before cannot be seen.
     pub fn new(server: Server, used_bytes: u64, keys: u64, expires: u64) -> Self {
-        let (main, expires) = (Table::of(Role::Keys, keys), Table::of(Role::Expiries, expires));
-        let base = used_bytes as f64 - main.bytes(&server) - expires.bytes(&server);
+        let (main, expires) = (Table::of(&server, Role::Keys, keys), Table::of(&server, Role::Expiries, expires));
+        let base = used_bytes as f64 - main.bytes() - expires.bytes();
         Self { server, base, objects: 0.0, main, expires, peak: used_bytes as f64 }
     }
 
@@ -92,7 +92,7 @@ impl Dataset {
     }
 
     fn rest(&self) -> f64 {
-        self.base + self.objects + self.main.bytes(&self.server) + self.expires.bytes(&self.server)
+        self.base + self.objects + self.main.bytes() + self.expires.bytes()
     }
 
     fn now(&self) -> f64 {

@@ -23,23 +23,35 @@ pub(super) struct Table {
     sized_for: u64,
     /// Bytes of old buckets that may still be there.
     leaving: f64,
+    /// Bytes of the buckets, and with what hangs on them: a sum over slots in a cluster, which is asked for more often
+    /// than it changes.
+    array: f64,
+    bytes: f64,
 }
 
 impl Table {
     /// A table of so many keys that were only ever added.
-    pub fn of(role: Role, count: u64) -> Self {
-        Self { role, count, sized_for: count, leaving: 0.0 }
+    pub fn of(server: &Server, role: Role, count: u64) -> Self {
+        let mut table = Self { role, count, sized_for: count, leaving: 0.0, array: 0.0, bytes: 0.0 };
+        table.array = table.array_bytes(server);
+        table.bytes = table.all_bytes(server);
+        table
     }
 
     /// Keys come. Both sizes stand until [`settle`](Self::settle).
     pub fn add(&mut self, server: &Server, keys: u64) {
-        self.count += keys;
-        if self.count <= self.sized_for {
+        if keys == 0 {
             return;
         }
-        let old = self.array_bytes(server);
+        self.count += keys;
+        if self.count <= self.sized_for {
+            self.bytes = self.all_bytes(server);
+            return;
+        }
+        let old = self.array;
         self.sized_for = self.count;
         let new = self.array_bytes(server);
+        (self.array, self.bytes) = (new, self.all_bytes(server));
         if new > old && old > 0.0 {
             // a table that doubles several times leaves the last half; of slots, those that did not just appear
             self.leaving = if table_slots(server).is_some() { old.min(new - old) } else { new / 2.0 };
@@ -59,7 +71,9 @@ impl Table {
         let room = buckets(server, self.sized_for as f64 / slots) * bucket(server).keys as f64 * slots;
         if (self.count as f64) < least * room {
             self.sized_for = self.count;
+            self.array = self.array_bytes(server);
         }
+        self.bytes = self.all_bytes(server);
     }
 
     /// Entries have moved; old buckets are gone.
@@ -67,12 +81,17 @@ impl Table {
         self.leaving = 0.0;
     }
 
+    /// Buckets, and what hangs on them beside the keys.
+    pub fn bytes(&self) -> f64 {
+        self.bytes
+    }
+
     pub fn leaving_bytes(&self) -> f64 {
         self.leaving
     }
 
-    /// Buckets, and what hangs on them beside the keys. The table of a slot goes with its last key.
-    pub fn bytes(&self, server: &Server) -> f64 {
+    /// The table of a slot goes with its last key.
+    fn all_bytes(&self, server: &Server) -> f64 {
         let (count, sized_for) = (self.count as f64, self.sized_for as f64);
         let table = |keys, sized_for| array_bytes(server, sized_for) + chain_bytes(server, keys, sized_for);
         let Some(slots) = table_slots(server) else {
@@ -173,7 +192,11 @@ fn child_buckets(keys: f64, buckets: f64) -> f64 {
     // the binomial distribution of one bucket's keys, from none upwards; past its mean the rest is soon nothing
     let odds = 1.0 / (buckets - 1.0);
     let (mut p, mut expected) = ((1.0 - 1.0 / buckets).powf(keys), 0.0);
+    let mean = keys / buckets;
     for n in 0..=keys.min(200.0) as usize {
+        if n > 7 && n as f64 > mean && p < 1e-20 {
+            break;
+        }
         expected += p * n.saturating_sub(7).div_ceil(6) as f64;
         p *= (keys - n as f64).max(0.0) / (n + 1) as f64 * odds;
     }
