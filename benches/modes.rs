@@ -1,7 +1,11 @@
 //! Whether the planner's prices are right: what it predicts of each serving mode, and what the mode does when it is run.
 //!
-//! A real `redis-server`, the bundled items and users, one thread with as many requests in flight as the planner assumes.
-//! Predictions are sums of parts measured before; what is measured here is whole requests, by the clock of the wall.
+//! A real `redis-server`, the bundled items and users, and a service with a thread for each core of this machine, all of
+//! them as busy as they can be. Predictions are sums of parts, by processor time; what is measured is whole requests, by the
+//! clock of the wall. Both are taken in turns, so that a change of the machine's speed changes both, and what is said of
+//! each is the median.
+//!
+//! Where others use the machine at the time, the cores that they took are counted off: the prediction is of those left.
 //!
 //! `cargo bench --bench modes [-- --json]`. Without `--bench` (as `cargo test` runs it) it only takes a look.
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // a report is its purpose; a failure may well be a panic
@@ -9,19 +13,20 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
+use std::convert::Infallible;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use support::RedisServer;
-use tonnage::catalog::{BuildSpec, build};
+use tonnage::catalog::{BuildSpec, Index, build};
 use tonnage::codec::{Codec, Metric};
 use tonnage::engine::users::{Publication, UserSource, publish};
 use tonnage::engine::{Effort, Engine, Request};
 use tonnage::input::{Ids, Vectors};
 use tonnage::kv::{Kv, RedisKv};
-use tonnage::plan::cost::{CostSpec, IN_FLIGHT, SearchCost, StoreCosts, search_costs, store_costs};
+use tonnage::plan::cost::{CostSpec, IN_FLIGHT, Op, StoreCosts, saturate, search_costs, store_costs};
 use tonnage::plan::modes::Steps;
 use tonnage::plan::{Cost, Mode};
 use tonnage::store::{Ranked, UserVectors, activate, pack_list, unpack_list};
@@ -39,26 +44,45 @@ struct World {
     kv: RedisKv,
     engine: Engine<RedisKv>,
     user_ids: Ids,
-    shape: Request,
     /// Of the index.
     items: u32,
 }
 
-#[derive(Serialize)]
+/// One mode in one round.
+#[derive(Clone, Copy, Serialize)]
 struct Row {
     mode: Mode,
     ef: u32,
+    /// Of all cores, were there nobody else.
     predicted_rps: f64,
+    /// By the wall.
     measured_rps: f64,
-    /// By the processor time of this process instead of the wall: what other processes take does not count.
-    per_busy_core: f64,
+    /// Cores that others took meanwhile.
+    others: f64,
+    /// Processor time of a request, predicted and measured, of service and server.
+    predicted_us: [f64; 2],
+    measured_us: [f64; 2],
 }
 
-#[tokio::main(flavor = "current_thread")]
+impl Row {
+    /// The prediction for the cores that were left, against the wall.
+    fn error(&self) -> f64 {
+        let left = 1.0 - self.others / cores();
+        self.predicted_rps * left / self.measured_rps - 1.0
+    }
+}
+
+/// Bench and service are on all of them.
+fn cores() -> f64 {
+    std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64)
+}
+
+#[tokio::main(flavor = "multi_thread")]
 async fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let (length, rounds) = if has("--bench") { (Duration::from_secs(1), 5) } else { (Duration::from_millis(50), 1) };
+    let (length, rounds) =
+        if has("--bench") { (Duration::from_millis(700), 15) } else { (Duration::from_millis(50), 1) };
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/debian");
     let open = |name: &str| Vectors::open(&data.join(name)).unwrap();
     let (items, users) = (open("items.npy"), open("users.npy"));
@@ -70,6 +94,16 @@ async fn main() {
     let server = RedisServer::start(&[]);
     let kv = server.connect().await;
     let efs = [index.profile().default_ef() as u32, 128];
+    let source = UserSource::new(&index, &users, Some(&user_ids), Codec::Int8).unwrap();
+    publish(&kv, NS, &Publication::new("modes"), &source, &mut |_| ()).await.unwrap();
+    activate(&kv, NS, "modes").await.unwrap();
+    let best: Vec<Ranked> = (0..LIST_ITEMS).map(|row| Ranked { row, score: -(row as f32) }).collect();
+    let list = pack_list(&best, items.rows() as u32, SALT).unwrap();
+    let lists = (0..user_ids.len()).filter(|user| user % 10 < WITH_LIST).map(|user| (list_key(user), list.clone()));
+    kv.set_many(lists.collect(), None).await.unwrap();
+    let again = Arc::new(Index::open(index.path()).unwrap());
+    let engine = Engine::new(index, UserVectors::open(kv.clone(), NS).await.unwrap()).unwrap();
+    let world = Arc::new(World { kv, engine, user_ids, items: items.rows() as u32 });
     let spec = CostSpec {
         users: &users,
         metric: Metric::Dot,
@@ -80,105 +114,144 @@ async fn main() {
         list_items: LIST_ITEMS,
         candidates_items: 5 * LIST_ITEMS,
     };
-    let store = store_costs(&kv, &spec, &mut |_| ()).await.unwrap();
-    let searches = search_costs(&index, &spec, &efs, &mut |_| ()).unwrap();
-    let source = UserSource::new(&index, &users, Some(&user_ids), Codec::Int8).unwrap();
-    publish(&kv, NS, &Publication::new("modes"), &source, &mut |_| ()).await.unwrap();
-    activate(&kv, NS, "modes").await.unwrap();
-    let best: Vec<Ranked> = (0..LIST_ITEMS).map(|row| Ranked { row, score: -(row as f32) }).collect();
-    let list = pack_list(&best, items.rows() as u32, SALT).unwrap();
-    let lists = (0..user_ids.len()).filter(|user| user % 10 < WITH_LIST).map(|user| (list_key(user), list.clone()));
-    kv.set_many(lists.collect(), None).await.unwrap();
-    let engine = Engine::new(index, UserVectors::open(kv.clone(), NS).await.unwrap()).unwrap();
-    let shape = Request { k: K, ..Request::default() };
-    let mut world = World { kv, engine, user_ids, shape, items: items.rows() as u32 };
-    let mut rows = Vec::new();
-    for search in &searches {
-        world.shape.effort = Effort::Ef(search.ef as usize);
-        for mode in [Mode::Offline, Mode::RealTime, Mode::Hybrid] {
-            rows.push(compare(&world, &store, search, mode, length, rounds).await);
+    let (mut all, mut ops) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let store = store_costs(&world.kv, &spec, &again, &mut |_| ()).await.unwrap();
+        let searches = search_costs(world.engine.index(), &spec, &efs, &mut |_| ()).unwrap();
+        for search in &searches {
+            for mode in [Mode::Offline, Mode::RealTime, Mode::Hybrid] {
+                all.push(compare(&world, &server, &store, (search.ef, search.op), mode, length).await);
+            }
         }
+        ops.push((store, searches));
     }
     if has("--json") {
-        println!("{}", serde_json::to_string_pretty(&(rows, store, searches)).unwrap());
+        println!("{}", serde_json::to_string_pretty(&(all, ops)).unwrap());
         return;
     }
-    println!("{} items, {IN_FLIGHT} in flight on one thread, lists of {} bytes", items.rows(), store.list_bytes);
+    println!("{} items, {} cores with {IN_FLIGHT} in flight on each; medians of {rounds}", items.rows(), cores());
     println!("{:<24}{:>12}{:>12}{:>10}{:>10}", "microseconds", "service", "server", "p50", "p99");
-    let mut ops = vec![
-        ("read a list".to_owned(), store.list),
-        ("read candidates".to_owned(), store.candidates),
-        ("read a vector".to_owned(), store.vector),
-        ("read a hundred, each".to_owned(), store.batched),
-        ("write a list".to_owned(), store.write),
-    ];
-    ops.extend(searches.iter().map(|search| (format!("search, ef {}", search.ef), search.op)));
-    for (name, op) in ops {
-        let cost = op.cost;
-        println!("{name:<24}{:>12.2}{:>12.2}{:>10.1}{:>10.1}", cost.client_us, cost.server_us, op.p50_us, cost.p99_us);
+    let mut names = vec!["read a list", "read candidates", "read a vector", "read a hundred, each", "write a list"];
+    let searches: Vec<String> = efs.iter().map(|ef| format!("search, ef {ef}")).collect();
+    names.extend(searches.iter().map(String::as_str));
+    let of_round = |(store, searches): &(StoreCosts, Vec<_>)| {
+        let searched = searches.iter().map(|search: &tonnage::plan::cost::SearchCost| search.op);
+        let StoreCosts { list, candidates, vector, batched, write, .. } = *store;
+        [list, candidates, vector, batched, write].into_iter().chain(searched).collect::<Vec<Op>>()
+    };
+    let ops: Vec<Vec<Op>> = ops.iter().map(of_round).collect();
+    for (at, name) in names.iter().enumerate() {
+        let middle = |value: fn(&Op) -> f64| median(ops.iter().map(|ops| value(&ops[at])));
+        let (client_us, server_us) = (middle(|op| op.cost.client_us), middle(|op| op.cost.server_us));
+        let (p50_us, p99_us) = (middle(|op| op.p50_us), middle(|op| op.cost.p99_us));
+        println!("{name:<24}{client_us:>12.2}{server_us:>12.2}{p50_us:>10.1}{p99_us:>10.1}");
     }
     println!(
-        "\n{:<12}{:>6}{:>14}{:>14}{:>9}{:>16}{:>9}",
-        "mode", "ef", "predicted", "measured", "error", "per busy core", "error"
+        "\n{:<12}{:>6}{:>12}{:>12}{:>8}{:>18}{:>18}{:>8}{:>18}",
+        "mode", "ef", "predicted", "measured", "others", "us: service", "server", "error", "from .. to"
     );
-    for Row { mode, ef, predicted_rps, measured_rps, per_busy_core } in rows {
-        let mode = format!("{mode:?}");
-        let error = |got: f64| format!("{:.1}%", (predicted_rps / got - 1.0) * 100.0);
-        println!(
-            "{mode:<12}{ef:>6}{predicted_rps:>14.0}{measured_rps:>14.0}{:>9}{per_busy_core:>16.0}{:>9}",
-            error(measured_rps),
-            error(per_busy_core)
-        );
+    for ef in efs {
+        for mode in [Mode::Offline, Mode::RealTime, Mode::Hybrid] {
+            let rows: Vec<&Row> = all.iter().filter(|row| row.mode == mode && row.ef == ef).collect();
+            let middle = |value: fn(&Row) -> f64| median(rows.iter().map(|row| value(row)));
+            let errors: Vec<f64> = rows.iter().map(|row| row.error() * 100.0).collect();
+            println!(
+                "{:<12}{ef:>6}{:>12.0}{:>12.0}{:>8.2}{:>9.2}{:>9.2}{:>9.2}{:>9.2}{:>7.1}%{:>8.1}%{:>8.1}%",
+                format!("{mode:?}"),
+                middle(|row| row.predicted_rps),
+                middle(|row| row.measured_rps),
+                middle(|row| row.others),
+                middle(|row| row.predicted_us[0]),
+                middle(|row| row.measured_us[0]),
+                middle(|row| row.predicted_us[1]),
+                middle(|row| row.measured_us[1]),
+                median(errors.iter().copied()),
+                errors.iter().copied().fold(f64::INFINITY, f64::min),
+                errors.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            );
+        }
     }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn list_key(user: usize) -> Vec<u8> {
     format!("{NS}:list:{user}").into_bytes()
 }
 
-/// The median round of a mode, against its prediction.
+/// A mode, run for a while, against its prediction.
 async fn compare(
-    world: &World,
+    world: &Arc<World>,
+    server: &RedisServer,
     store: &StoreCosts,
-    search: &SearchCost,
+    (ef, search): (u32, Op),
     mode: Mode,
     length: Duration,
-    rounds: usize,
 ) -> Row {
-    run(world, mode, length / 4).await;
-    let (mut measured, mut busy) = (Vec::new(), Vec::new());
-    for _ in 0..rounds {
-        let (by_wall, by_processor) = run(world, mode, length).await;
-        measured.push(by_wall);
-        busy.push(by_processor);
-    }
-    measured.sort_by(f64::total_cmp);
-    busy.sort_by(f64::total_cmp);
-    let hit_rate = WITH_LIST as f64 / 10.0;
+    let shape = Request { k: K, effort: Effort::Ef(ef as usize), ..Request::default() };
+    let run = async |length| {
+        let (world, shape) = (Arc::clone(world), shape.clone());
+        let one = move |at| {
+            let (world, shape) = (Arc::clone(&world), shape.clone());
+            async move { Ok::<(), Infallible>(request(&world, &shape, mode, at).await) }
+        };
+        saturate(length, one).await.unwrap()
+    };
+    run(length / 4).await;
+    let (started, before) = (Instant::now(), Busy::now(server));
+    let done = run(length).await as f64;
+    let (seconds, after) = (started.elapsed().as_secs_f64(), Busy::now(server));
+    let [own_s, server_s, all_s] = [after.own - before.own, after.server - before.server, after.all - before.all];
     let (list, vector, write) = (store.list.cost, store.vector.cost, Cost::default());
-    let Cost { client_us, server_us, .. } =
-        Steps { list, vector, search: search.op.cost, write }.request(mode, hit_rate);
-    // one thread of the service and one of the server: the slower one is the limit
-    let predicted_rps = 1e6 / client_us.max(server_us);
-    Row { mode, ef: search.ef, predicted_rps, measured_rps: measured[rounds / 2], per_busy_core: busy[rounds / 2] }
+    let steps = Steps { list, vector, search: search.cost, write };
+    let cost = steps.request(mode, WITH_LIST as f64 / 10.0);
+    Row {
+        mode,
+        ef,
+        predicted_rps: cost.requests_per_s(store.cores),
+        measured_rps: done / seconds,
+        others: ((all_s - own_s - server_s) / seconds).max(0.0),
+        predicted_us: [cost.client_us, cost.server_us],
+        measured_us: [own_s, server_s].map(|s| s * 1e6 / done),
+    }
 }
 
-/// Requests a second of a mode, run for a while: of the wall and of the processor.
-async fn run(world: &World, mode: Mode, length: Duration) -> (f64, f64) {
-    let (started, busy) = (Instant::now(), busy_s());
-    let requests = stream::iter((0..).take_while(|_| started.elapsed() < length));
-    let answers = requests.map(|at| request(world, mode, at)).buffer_unordered(IN_FLIGHT);
-    let done = answers.fold(0, async |done, ()| done + 1).await;
-    (f64::from(done) / started.elapsed().as_secs_f64(), f64::from(done) / (busy_s() - busy))
+/// Processor time so far, in seconds.
+struct Busy {
+    /// Of this process.
+    own: f64,
+    /// Of the server.
+    server: f64,
+    /// Of everyone.
+    all: f64,
 }
 
-/// Processor time of this thread.
-fn busy_s() -> f64 {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    text.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e9
+impl Busy {
+    fn now(server: &RedisServer) -> Self {
+        let of = |pid: String| {
+            let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+            let ns = |task: std::io::Result<std::fs::DirEntry>| {
+                let text = std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default();
+                text.split_whitespace().next().map_or(0.0, |ns| ns.parse::<f64>().unwrap())
+            };
+            tasks.map(ns).sum::<f64>() / 1e9
+        };
+        let stat = std::fs::read_to_string("/proc/stat").unwrap();
+        let ticks: Vec<f64> =
+            stat.lines().next().unwrap().split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect();
+        // all but idle and waiting for disks; a tick is a hundredth of a second
+        let all = (ticks[..8].iter().sum::<f64>() - ticks[3] - ticks[4]) / 100.0;
+        let info = server.say("INFO server").unwrap();
+        let pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).unwrap();
+        Self { own: of("self".to_owned()), server: of(pid.to_owned()), all }
+    }
 }
 
-async fn request(world: &World, mode: Mode, at: usize) {
+async fn request(world: &World, shape: &Request, mode: Mode, at: usize) {
     let user = at * STRIDE % world.user_ids.len();
     // offline means a list for everyone; here everyone is one of those who have one
     let owner = if mode == Mode::Offline { user / 10 * 10 + user % WITH_LIST } else { user };
@@ -191,7 +264,7 @@ async fn request(world: &World, mode: Mode, at: usize) {
         }
         assert!(mode == Mode::Hybrid && owner % 10 >= WITH_LIST, "user {owner} has no list");
     }
-    let request = Request { user: Some(world.user_ids.get(user).into()), ..world.shape.clone() };
+    let request = Request { user: Some(world.user_ids.get(user).into()), ..shape.clone() };
     let answer = world.engine.recommend_one(&request).await.unwrap();
     assert!(!answer.items.is_empty());
 }

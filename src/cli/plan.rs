@@ -155,7 +155,9 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
     let inputs = open(args)?;
     ranking_can_be_measured(args, &inputs)?;
     let bars = Bars::default();
-    let (findings, probe) = super::runtime()?.block_on(measure(args, &inputs, &bars))?;
+    // a thread for each core, as a service has: they are all kept busy while it is measured
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let (findings, probe) = runtime.block_on(measure(args, &inputs, &bars))?;
     bars.finish();
     let report = decide(args, inputs, findings, probe.as_ref())?;
     if let (Some(path), Some(plan)) = (&args.out, report.plan()) {
@@ -276,6 +278,7 @@ fn decide(args: &Args, inputs: Inputs, findings: Findings, probe: Option<&Probe>
         users: inputs.users.rows() as u64,
         dim: inputs.items.dim() as u32,
         metric: inputs.metric,
+        release_every_s: args.release_every.as_secs_f64(),
         users_asked: findings.users_asked as u32,
         users_held_out: inputs.cases.len() as u32,
         k: args.k,
@@ -394,8 +397,8 @@ fn modes(problem: &Problem, findings: &Findings, outcome: &Outcome) -> Vec<ModeR
             freshness_s: plan.predicted.freshness_s,
         },
     };
-    let Problem { budgets, measured, .. } = problem;
-    usual.map(|mode| ModeReport::of(shown(mode), &measured.costs, search, budgets.requests_per_s)).into()
+    let (costs, rate, cores) = (&problem.measured.costs, problem.budgets.requests_per_s, findings.store.cores);
+    usual.map(|mode| ModeReport::of(shown(mode), costs, search, rate, cores)).into()
 }
 
 /// One bar for the stage that runs.

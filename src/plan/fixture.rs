@@ -108,6 +108,7 @@ fn report(outcome: Outcome) -> Report {
         store: "7.0.15".to_owned(),
         server: true,
         by_processor: true,
+        cores: 2,
         codec: Codec::Int8,
         list_bytes: 309,
         candidates_bytes: 1359,
@@ -140,7 +141,7 @@ fn report(outcome: Outcome) -> Report {
     ];
     let modes = modes.map(|(mode, cache, hit_rate, freshness_s)| {
         let spec = ModeSpec { mode, cache, hit_rate, freshness_s };
-        ModeReport::of(spec, &store.costs(), search.cost, budgets.requests_per_s)
+        ModeReport::of(spec, &store.costs(), search.cost, budgets.requests_per_s, store.cores)
     });
     Report {
         model: Model {
@@ -148,6 +149,7 @@ fn report(outcome: Outcome) -> Report {
             users: 2_000_000,
             dim: 64,
             metric: Metric::Dot,
+            release_every_s: 86_400.0,
             users_asked: 2000,
             users_held_out: 2000,
             k: 10,

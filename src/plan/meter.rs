@@ -34,9 +34,9 @@ impl Meter {
 }
 
 impl Spent {
-    /// What the processor took, or as much as it can have been.
-    pub fn busy(&self) -> Duration {
-        self.cpu.unwrap_or(self.wall)
+    /// What so many cores took, or as much as it can have been.
+    pub fn busy(&self, cores: usize) -> Duration {
+        self.cpu.unwrap_or(self.wall * cores as u32)
     }
 }
 
@@ -77,7 +77,7 @@ mod tests {
                 std::hint::spin_loop();
             }
             let spent = working.stop();
-            spent.cpu == Some(spent.busy()) && spent.busy().min(spent.wall) >= Duration::from_millis(20)
+            spent.cpu == Some(spent.busy(1)) && spent.busy(1).min(spent.wall) >= Duration::from_millis(20)
         });
         assert!(counted, "work was not counted");
     }

@@ -90,6 +90,15 @@ impl Costs {
     }
 }
 
+impl Cost {
+    /// Requests a second of one machine with so many cores and the store's server on it, all cores busy: what service and
+    /// server take together is shared by the cores; and the server runs commands on one of them.
+    pub fn requests_per_s(&self, cores: usize) -> f64 {
+        let (together, server) = (cores as f64 / (self.client_us + self.server_us), 1.0 / self.server_us);
+        1e6 * together.min(server)
+    }
+}
+
 impl Add for Cost {
     type Output = Self;
     /// One after the other. Of the times that one in a hundred takes the sum is an upper bound: both are rarely slow.

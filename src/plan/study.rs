@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::cost::{CostError, CostSpec, SearchCost, StoreCosts, search_costs, store_costs};
 use super::heldout::Case;
@@ -20,6 +21,9 @@ pub const TRIED_ITEMS: usize = 50_000;
 /// Ways to keep items that are tried, the smallest first of those that may do: a larger one costs more bytes and more
 /// time, and is not wanted once a smaller one does.
 const TRIED_FORMS: usize = 3;
+
+/// The file of an index that is made for a try.
+const TRIED: &str = "try.tng";
 
 /// What to measure.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +110,7 @@ impl Findings {
 }
 
 /// Measures. `progress` is told the stage and the part of it that is done, from 0 to 1.
-pub async fn study<K: Kv + Clone>(
+pub async fn study<K: Kv + Clone + 'static>(
     kv: &K,
     spec: &StudySpec<'_>,
     progress: &mut dyn FnMut(Stage, f64),
@@ -137,7 +141,10 @@ pub async fn study<K: Kv + Clone>(
             }
         };
     }
-    let store = store_costs(kv, &costs_of(spec), &mut |part| progress(Stage::Store, part)).await?;
+    // of those tried the last one is still there
+    let tried = folder.path().join(TRIED);
+    let index = Arc::new(Index::open(spec.index.map_or(&tried, |index| index.path()))?);
+    let store = store_costs(kv, &costs_of(spec), &index, &mut |part| progress(Stage::Store, part)).await?;
     Ok(Findings { exact, indexes, store, users_asked: jury.users(), assumptions })
 }
 
@@ -154,7 +161,7 @@ fn try_forms(
         let (ids, users) = (spec.ids, Some(spec.users));
         let build =
             BuildSpec { ids, users, codec: form.codec, finer: form.finer, ..BuildSpec::new(spec.items, spec.metric) };
-        let (index, _) = catalog::build(&build, &folder.join("try.tng"), &|_| ())?;
+        let (index, _) = catalog::build(&build, &folder.join(TRIED), &|_| ())?;
         measured(spec, jury, &index, progress)
     };
     forms.iter().map(&mut one).collect()

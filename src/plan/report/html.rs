@@ -129,7 +129,8 @@ fn settings(page: &mut String, report: &Report) {
             "requests of users kept",
             say::percent(predicted.coverage) + if predicted.coverage < 1.0 { assumed } else { "" },
         ),
-        ("an answer is at most as old as", say::time(predicted.freshness_s)),
+        ("an answer is computed", say::ago(predicted.freshness_s)),
+        ("from a vector published", say::ago(report.model.release_every_s)),
         (
             "processor, a request",
             format!("{} of the service, {} of the store", say::us(predicted.client_us), say::us(predicted.server_us)),
@@ -219,9 +220,8 @@ fn worths(report: &Report, kept: &[Kept]) -> String {
             Some(Verdict::Open) => "open",
             None => "",
         };
-        let recall = format!("<span class=\"{class}\">{mean:.4}</span>");
-        let mut cells =
-            vec![format!("{} {}", at + 1, kept.name), kept.bytes.to_string(), recall, format!("{low:.4}–{high:.4}")];
+        let recall = format!("<span class=\"{class}\">{mean:.4}</span><small>{low:.4}–{high:.4}</small>");
+        let mut cells = vec![format!("{} {}", at + 1, kept.name), kept.bytes.to_string(), recall];
         if hits {
             let share = |share: Option<Estimate>| share.map_or(String::new(), |share| format!("{:.4}", share.mean));
             cells.extend([share(kept.worth.hit_rate), share(kept.worth.ndcg)]);
@@ -229,8 +229,8 @@ fn worths(report: &Report, kept: &[Kept]) -> String {
         cells
     };
     let chosen = kept.iter().position(|kept| kept.chosen);
-    let header = ["", "bytes", "recall", "95 %", "hit rate", "NDCG"];
-    table(&header[..if hits { 6 } else { 4 }], kept.iter().enumerate().map(row), chosen)
+    let header = ["", "bytes", "recall, 95 %", "hit rate", "NDCG"];
+    table(&header[..if hits { 5 } else { 3 }], kept.iter().enumerate().map(row), chosen)
 }
 
 fn recall_plot(title: &str, label: &str, kept: &[Kept], floor: Option<f64>) -> Plot {
@@ -380,20 +380,13 @@ fn modes(page: &mut String, report: &Report) {
         limit: None,
     };
     let chosen = report.plan().map(|plan| plan.settings.mode);
-    let row = |mode: &super::ModeReport| {
-        vec![
-            say::mode(mode.mode).to_owned(),
-            say::percent(mode.hit_rate),
-            say::count(mode.requests_per_s_per_core as u64),
-            format!("{:.2}", mode.busy_cores),
-            say::us(mode.server_us),
-            say::us(mode.p99_us),
-            say::time(mode.freshness_s),
-        ]
+    let class = |mode: &super::ModeReport| if Some(mode.mode) == chosen { "num chosen" } else { "num" };
+    let head = report.modes.iter().map(|mode| format!("<th class=\"{}\">{}</th>", class(mode), say::mode(mode.mode)));
+    let line = |(name, said): (String, super::Said)| {
+        let cell = |mode| format!("<td class=\"{}\">{}</td>", class(mode), said(mode, report));
+        format!("<tr><td>{name}</td>{}</tr>", report.modes.iter().map(cell).collect::<String>())
     };
-    let header =
-        ["", "from lists", "requests a second and core", "busy cores", "store, a request", "p99 alone", "as old as"];
-    let at = report.modes.iter().position(|mode| Some(mode.mode) == chosen);
+    let lines = report.mode_lines().into_iter().map(line);
     let legend = ["read a list", "read a vector", "search", "write a list"].into_iter().enumerate();
     let legend = legend.map(|(at, name)| format!("<li><i class=\"swatch p{}\"></i>{name}</li>", at + 1));
     let warning = if report.store.server {
@@ -403,10 +396,11 @@ fn modes(page: &mut String, report: &Report) {
     };
     let _ = write!(
         page,
-        "<section><h2>The modes side by side</h2><p class=\"about\">Processor time of a request, measured on this machine.{warning}</p>{}<ul class=\"legend\">{}</ul><div class=\"scroll\">{}</div></section>",
+        "<section><h2>The modes side by side</h2><p class=\"about\">Processor time of a request, measured on this machine.{warning}</p>{}<ul class=\"legend\">{}</ul><table><tr><th>a request</th>{}</tr>{}</table></section>",
         bars.svg(),
         legend.collect::<String>(),
-        table(&header, report.modes.iter().map(row), at)
+        head.collect::<String>(),
+        lines.collect::<String>()
     );
 }
 

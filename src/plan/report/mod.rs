@@ -54,6 +54,8 @@ pub struct Model {
     pub dim: u32,
     /// How users and items are compared.
     pub metric: Metric,
+    /// Seconds from one release to the next: as old may the vector be that an answer is made from.
+    pub release_every_s: f64,
     /// Users asked when quality was measured.
     pub users_asked: u32,
     /// Users with held-out interactions who were asked.
@@ -92,8 +94,10 @@ pub struct ModeReport {
     pub client_us: f64,
     /// Processor time of the store.
     pub server_us: f64,
-    /// Requests that a busy core of the service answers in a second.
+    /// Requests that a busy core of the service answers in a second, where the store is elsewhere.
     pub requests_per_s_per_core: f64,
+    /// Requests that the planning machine answers in a second with the store on it, all cores busy.
+    pub requests_per_s_of_machine: f64,
     /// Cores of the service that the traffic keeps busy.
     pub busy_cores: f64,
     /// How long one request in a hundred takes, alone, at most; in microseconds.
@@ -116,11 +120,12 @@ pub struct ModeSpec {
 }
 
 impl ModeReport {
-    /// Prices a mode as the solver does.
-    pub fn of(spec: ModeSpec, costs: &Costs, search: Cost, requests_per_s: f64) -> Self {
+    /// Prices a mode as the solver does. `cores` are those of the machine that it was measured on.
+    pub fn of(spec: ModeSpec, costs: &Costs, search: Cost, requests_per_s: f64, cores: usize) -> Self {
         let ModeSpec { mode, cache, hit_rate, freshness_s } = spec;
         let steps = Steps::of(costs, search, cache);
-        let Cost { client_us, server_us, p99_us } = steps.request(mode, hit_rate);
+        let cost = steps.request(mode, hit_rate);
+        let Cost { client_us, server_us, p99_us } = cost;
         Self {
             mode,
             hit_rate,
@@ -128,12 +133,16 @@ impl ModeReport {
             client_us,
             server_us,
             requests_per_s_per_core: 1e6 / client_us,
+            requests_per_s_of_machine: cost.requests_per_s(cores),
             busy_cores: client_us * requests_per_s / 1e6,
             p99_us,
             freshness_s,
         }
     }
 }
+
+/// What is said of a mode.
+type Said = fn(&ModeReport, &Report) -> String;
 
 impl Report {
     /// The plan, if there is one.
@@ -150,6 +159,26 @@ impl Report {
             Basis::Log { .. } => None,
             Basis::AssumedZipf { exponent, .. } => Some(format!("assumed: Zipf, exponent {exponent}")),
         }
+    }
+
+    /// What is told of each mode: the name, and how it is said.
+    fn mode_lines(&self) -> [(String, Said); 9] {
+        let (cores, rate) = (self.store.cores, say::count(self.budgets.requests_per_s as u64));
+        [
+            ("from lists".to_owned(), |mode, _| say::percent(mode.hit_rate)),
+            ("processor time of the service".to_owned(), |mode, _| say::us(mode.client_us)),
+            ("processor time of the store".to_owned(), |mode, _| say::us(mode.server_us)),
+            ("a second, by a core of the service".to_owned(), |mode, _| {
+                say::count(mode.requests_per_s_per_core as u64)
+            }),
+            (format!("a second, by {cores} cores with the store on them"), |mode, _| {
+                say::count(mode.requests_per_s_of_machine as u64)
+            }),
+            (format!("busy cores of the service at {rate} a second"), |mode, _| format!("{:.2}", mode.busy_cores)),
+            ("p99 alone".to_owned(), |mode, _| say::us(mode.p99_us)),
+            ("answer computed, at most ago".to_owned(), |mode, _| say::age(mode.freshness_s)),
+            ("from a vector published, at most ago".to_owned(), |_, report| say::time(report.model.release_every_s)),
+        ]
     }
 
     /// The recall that is asked for.

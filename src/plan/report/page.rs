@@ -50,8 +50,10 @@ th { text-align: left; font-weight: 600; color: var(--soft); font-size: 13px; pa
 td { padding: 6px 14px 6px 0; border-top: 1px solid var(--line); vertical-align: top; }
 td:last-child, th:last-child { padding-right: 0; }
 .num { text-align: right; white-space: nowrap; }
+td small { display: block; color: var(--soft); font-size: 12px; font-weight: 400; }
 tr.all td { font-weight: 600; }
 tr.chosen td { color: var(--good); font-weight: 600; }
+td.chosen, th.chosen { color: var(--good); font-weight: 600; }
 tr.chosen td:first-child::after { content: " (chosen)"; font-weight: 400; }
 .yes { color: var(--good); } .no { color: var(--bad); } .open { color: var(--note); }
 .key { color: var(--soft); white-space: nowrap; }
@@ -92,7 +94,9 @@ footer { color: var(--soft); font-size: 13px; margin-top: 20px; }
   .two { gap: 0; }
   .tile b { font-size: 19px; }
   .key { white-space: normal; }
-  td { padding-right: 10px; }
+  th, td { padding-right: 8px; white-space: normal; }
+  table { font-size: 13px; }
+  th { font-size: 12px; }
 }
 </style>
 </head>

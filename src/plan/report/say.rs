@@ -41,6 +41,16 @@ pub fn time(seconds: f64) -> String {
     }
 }
 
+/// Seconds ago as people say them.
+pub fn age(seconds: f64) -> String {
+    if seconds > 0.0 { time(seconds) } else { "now".to_owned() }
+}
+
+/// The same with its words.
+pub fn ago(seconds: f64) -> String {
+    if seconds > 0.0 { format!("at most {} ago", time(seconds)) } else { age(seconds) }
+}
+
 /// Microseconds as `15.2 us` or `1.20 ms`.
 pub fn us(microseconds: f64) -> String {
     if microseconds >= 1000.0 { format!("{:.2} ms", microseconds / 1000.0) } else { format!("{microseconds:.1} us") }

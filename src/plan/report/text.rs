@@ -87,7 +87,8 @@ fn predictions(report: &Report) -> String {
             "requests of users kept".to_owned(),
             say::percent(predicted.coverage) + if predicted.coverage < 1.0 { &assumed } else { "" },
         ],
-        ["an answer is at most as old as".to_owned(), say::time(predicted.freshness_s)],
+        ["an answer is computed".to_owned(), say::ago(predicted.freshness_s)],
+        ["from a vector published".to_owned(), say::ago(report.model.release_every_s)],
         ["p99".to_owned(), format!("{:.2} ms of {:.0} ms", predicted.p99_ms, budgets.p99_ms)],
         [
             "processor, a request".to_owned(),
@@ -128,23 +129,14 @@ fn load(report: &Report) -> String {
     table(&["the fullest node", "at rest", "at the peak"], &rows)
 }
 
+/// The modes side by side.
 fn modes(report: &Report) -> String {
-    let row = |mode: &super::ModeReport| {
-        vec![
-            say::mode(mode.mode).to_owned(),
-            say::percent(mode.hit_rate),
-            say::us(mode.client_us),
-            say::us(mode.server_us),
-            say::count(mode.requests_per_s_per_core as u64),
-            format!("{:.2}", mode.busy_cores),
-            say::us(mode.p99_us),
-            say::time(mode.freshness_s),
-        ]
+    let row = |(name, said): (String, super::Said)| {
+        std::iter::once(name).chain(report.modes.iter().map(|mode| said(mode, report))).collect()
     };
-    let rows: Vec<Vec<String>> = report.modes.iter().map(row).collect();
-    let header =
-        ["a request", "from lists", "service", "store", "per core and second", "busy cores", "p99 alone", "as old as"];
-    table(&header, &rows)
+    let rows: Vec<Vec<String>> = report.mode_lines().into_iter().map(row).collect();
+    let names = report.modes.iter().map(|mode| say::mode(mode.mode));
+    table(&std::iter::once("a request").chain(names).collect::<Vec<_>>(), &rows)
 }
 
 fn rejections(rejected: &[Rejected]) -> String {
