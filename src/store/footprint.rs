@@ -29,8 +29,6 @@ const FILE_PAGE_BYTES: usize = 4 << 10;
 const FILE_HEADER_BYTES: u64 = 4 << 10;
 /// What a file grows by once it is as long.
 const FILE_REGION_BYTES: u64 = 4 << 30;
-/// What it must have room for, of what is to be in it: each load leaves some free pages behind it that are too short.
-const FILE_SPARE: f64 = 1.02;
 /// A ledger: about 300 bytes a release, and there are few.
 const LEDGER_BYTES: usize = 2_000;
 const LEASE_BYTES: usize = 64;
@@ -212,17 +210,16 @@ impl Footprint {
         Self::of(on.shard, on.probe.used_bytes, parts, true)
     }
 
-    /// In an embedded file of `length` bytes that has these `others` in it, which doubles whenever it is full. What else
-    /// is in it does not show from outside; one release of its own size may be found to need no more room.
+    /// In an embedded file of `length` bytes that has these `others` in it, and doubles whenever it is full. What else is
+    /// in it does not show from outside, and is taken to be nothing.
     pub(super) fn in_file(length: u64, manifest: &Manifest, values: &Values, others: &[&Manifest]) -> Self {
         let bytes =
             |manifest: &Manifest, values: &Values| Home::File.expected_cost(values) * f64::from(manifest.pages());
         let standing: f64 = others.iter().map(|other| bytes(other, &expected_values(other))).sum();
         let pages = bytes(manifest, values);
         let mut grown = length.max(FILE_HEADER_BYTES);
-        while file_room(grown) < (standing + pages) * FILE_SPARE {
-            let usable = grown - FILE_HEADER_BYTES;
-            grown += usable.clamp(64 << 10, FILE_REGION_BYTES);
+        while ((grown - FILE_HEADER_BYTES) as f64) < standing + pages {
+            grown += (grown - FILE_HEADER_BYTES).clamp(64 << 10, FILE_REGION_BYTES);
         }
         let part = |part, bytes| Part { part, rest_bytes: bytes, peak_bytes: bytes };
         // pages in what was free already make nothing longer
@@ -249,11 +246,6 @@ impl Footprint {
         let peak: u64 = parts.iter().map(|part| part.peak_bytes).sum();
         Self { shard, before_bytes, rest_bytes: before_bytes + rest, peak_bytes: before_bytes + peak, parts, exact }
     }
-}
-
-/// Bytes that a file of this length has for leaves and branches: the seventeenth page says which of sixteen are free.
-fn file_room(length: u64) -> f64 {
-    length.saturating_sub(FILE_HEADER_BYTES) as f64 * 16.0 / 17.0
 }
 
 /// What a release that is there costs a server at rest, without the tables.
