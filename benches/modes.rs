@@ -131,13 +131,14 @@ async fn main() {
     }
     println!("{} items, {} cores with {IN_FLIGHT} in flight on each; medians of {rounds}", items.rows(), cores());
     println!("{:<24}{:>12}{:>12}{:>10}{:>10}", "microseconds", "service", "server", "p50", "p99");
-    let mut names = vec!["read a list", "read candidates", "read a vector", "read a hundred, each", "write a list"];
+    let mut names =
+        vec!["read a list", "read candidates", "look in vain", "read a vector", "read a hundred, each", "write a list"];
     let searches: Vec<String> = efs.iter().map(|ef| format!("search, ef {ef}")).collect();
     names.extend(searches.iter().map(String::as_str));
     let of_round = |(store, searches): &(StoreCosts, Vec<_>)| {
         let searched = searches.iter().map(|search: &tonnage::plan::cost::SearchCost| search.op);
-        let StoreCosts { list, candidates, vector, batched, write, .. } = *store;
-        [list, candidates, vector, batched, write].into_iter().chain(searched).collect::<Vec<Op>>()
+        let StoreCosts { list, candidates, missed, vector, batched, write, .. } = *store;
+        [list, candidates, missed, vector, batched, write].into_iter().chain(searched).collect::<Vec<Op>>()
     };
     let ops: Vec<Vec<Op>> = ops.iter().map(of_round).collect();
     for (at, name) in names.iter().enumerate() {
@@ -209,8 +210,8 @@ async fn compare(
     let done = run(length).await as f64;
     let (seconds, after) = (started.elapsed().as_secs_f64(), Busy::now(server));
     let [own_s, server_s, all_s] = [after.own - before.own, after.server - before.server, after.all - before.all];
-    let (list, vector, write) = (store.list.cost, store.vector.cost, Cost::default());
-    let steps = Steps { list, vector, search: search.cost, write };
+    let (list, missed, vector) = (store.list.cost, store.missed.cost, store.vector.cost);
+    let steps = Steps { list, missed, vector, search: search.cost, write: Cost::default() };
     let cost = steps.request(mode, WITH_LIST as f64 / 10.0);
     Row {
         mode,

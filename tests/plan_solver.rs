@@ -78,6 +78,7 @@ fn random(seed: u64) -> Problem {
     let costs = Costs {
         list: cost(&mut dice, 15.0),
         candidates: cost(&mut dice, 30.0),
+        missed: cost(&mut dice, 12.0),
         vector: cost(&mut dice, 20.0),
         write: cost(&mut dice, 15.0),
     };

@@ -114,6 +114,7 @@ fn report(outcome: Outcome) -> Report {
         candidates_bytes: 1359,
         list: op(2.1, 1.1, 20.0),
         candidates: op(3.6, 1.5, 21.0),
+        missed: op(2.0, 1.0, 20.0),
         vector: op(3.4, 1.6, 20.0),
         batched: op(1.1, 0.8, 1.0),
         write: op(2.5, 1.8, 20.0),

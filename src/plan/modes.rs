@@ -29,8 +29,10 @@ pub enum Mode {
 /// What the steps of a request cost, each when it is taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Steps {
-    /// Looking for a list or candidates, found or not.
+    /// Reading a list or candidates.
     pub list: Cost,
+    /// Looking for them in vain.
+    pub missed: Cost,
     /// Reading the vector.
     pub vector: Cost,
     /// Searching with it.
@@ -42,24 +44,26 @@ pub struct Steps {
 impl Steps {
     /// With lists in this cache.
     pub fn of(costs: &Costs, search: Cost, cache: Cache) -> Self {
-        let (list, write) = match cache {
+        let free = Cost::default();
+        let (list, missed, write) = match cache {
             // a look into one's own memory costs nothing that could be measured beside a search
-            Cache::None | Cache::Local { .. } => (Cost::default(), Cost::default()),
-            Cache::Precomputed { entry, .. } => (costs.read(entry), Cost::default()),
-            Cache::Store { entry, .. } => (costs.read(entry), costs.write),
+            Cache::None | Cache::Local { .. } => (free, free, free),
+            Cache::Precomputed { entry, .. } => (costs.read(entry), costs.missed, free),
+            Cache::Store { entry, .. } => (costs.read(entry), costs.missed, costs.write),
         };
-        Self { list, vector: costs.vector, search, write }
+        Self { list, missed, vector: costs.vector, search, write }
     }
 
     /// What each step adds to the mean request of which `hit_rate` find a list: looking, vectors, searches, writes. A
-    /// hybrid request that finds none has paid for looking: `list + (1 - hit_rate) x (vector + search + write)`. Where no
-    /// more than one in a hundred search, p99 is that of looking; and a list is written after the answer has gone out.
+    /// hybrid request that finds none has looked: `hit_rate x list + (1 - hit_rate) x (missed + vector + search + write)`.
+    /// Where no more than one in a hundred search, p99 is that of reading a list; and a list is written after the answer
+    /// has gone out.
     pub fn parts(&self, mode: Mode, hit_rate: f64) -> [Cost; 4] {
         let missed = 1.0 - hit_rate.clamp(0.0, 1.0);
-        let (looks, searches, slow) = match mode {
-            Mode::Offline => (1.0, 0.0, 0.0),
-            Mode::RealTime => (0.0, 1.0, 1.0),
-            Mode::Hybrid => (1.0, missed, if hit_rate <= 0.99 { 1.0 } else { 0.0 }),
+        let (found, misses, searches, slow) = match mode {
+            Mode::Offline => (1.0, 0.0, 0.0, 0.0),
+            Mode::RealTime => (0.0, 0.0, 1.0, 1.0),
+            Mode::Hybrid => (1.0 - missed, missed, missed, if hit_rate <= 0.99 { 1.0 } else { 0.0 }),
         };
         let part = |step: &Cost, often: f64, slow: f64| Cost {
             client_us: step.client_us * often,
@@ -67,7 +71,8 @@ impl Steps {
             p99_us: step.p99_us * slow,
         };
         [
-            part(&self.list, looks, looks),
+            part(&self.list, found, if mode == Mode::RealTime { 0.0 } else { 1.0 - slow })
+                + part(&self.missed, misses, if mode == Mode::Hybrid { slow } else { 0.0 }),
             part(&self.vector, searches, slow),
             part(&self.search, searches, slow),
             part(&self.write, searches, 0.0),
@@ -127,30 +132,32 @@ mod tests {
 
     #[test]
     fn a_mode_costs_what_its_steps_do() {
-        let steps = Steps { list: cost(10.0), vector: cost(20.0), search: cost(80.0), write: cost(5.0) };
+        let steps =
+            Steps { list: cost(10.0), missed: cost(15.0), vector: cost(20.0), search: cost(80.0), write: cost(5.0) };
         let client_us = |mode, hit_rate| steps.request(mode, hit_rate).client_us;
         assert_eq!(client_us(Mode::Offline, 0.3), 10.0);
-        assert_eq!(client_us(Mode::Hybrid, 0.75), 0.75 * 10.0 + 0.25 * 115.0);
-        assert_eq!(client_us(Mode::Hybrid, 0.0), 115.0);
+        assert_eq!(client_us(Mode::Hybrid, 0.75), 0.75 * 10.0 + 0.25 * 120.0);
+        assert_eq!(client_us(Mode::Hybrid, 0.0), 120.0);
         assert_eq!(client_us(Mode::Hybrid, 1.5), 10.0);
         let no_cache = Steps { write: Cost::default(), ..steps };
         assert_eq!(no_cache.request(Mode::RealTime, 0.3), cost(20.0) + cost(80.0));
         let p99_us = [0.5, 0.99, 0.991].map(|hit_rate| steps.request(Mode::Hybrid, hit_rate).p99_us);
-        assert_eq!(p99_us, [220.0, 220.0, 20.0]);
+        assert_eq!(p99_us, [230.0, 230.0, 20.0]);
     }
 
     #[test]
     fn what_is_looked_for_and_written_is_what_the_cache_keeps() {
-        let costs = Costs { list: cost(1.0), candidates: cost(2.0), vector: cost(3.0), write: cost(4.0) };
+        let costs =
+            Costs { list: cost(1.0), candidates: cost(2.0), missed: cost(5.0), vector: cost(3.0), write: cost(4.0) };
         let steps = |cache| {
-            let Steps { list, write, .. } = Steps::of(&costs, cost(9.0), cache);
-            (list.client_us, write.client_us)
+            let Steps { list, missed, write, .. } = Steps::of(&costs, cost(9.0), cache);
+            (list.client_us, missed.client_us, write.client_us)
         };
         let entry = Entry::Candidates;
-        assert_eq!(steps(Cache::None), (0.0, 0.0));
-        assert_eq!(steps(Cache::Local { entry, entries: 1, bytes: 1 }), (0.0, 0.0));
-        assert_eq!(steps(Cache::Precomputed { entry, users: 1 }), (2.0, 0.0));
-        assert_eq!(steps(Cache::Store { entry, ttl_s: 1.0, on_read: true }), (2.0, 4.0));
-        assert_eq!(steps(Cache::Store { entry: Entry::Lists, ttl_s: 1.0, on_read: true }), (1.0, 4.0));
+        assert_eq!(steps(Cache::None), (0.0, 0.0, 0.0));
+        assert_eq!(steps(Cache::Local { entry, entries: 1, bytes: 1 }), (0.0, 0.0, 0.0));
+        assert_eq!(steps(Cache::Precomputed { entry, users: 1 }), (2.0, 5.0, 0.0));
+        assert_eq!(steps(Cache::Store { entry, ttl_s: 1.0, on_read: true }), (2.0, 5.0, 4.0));
+        assert_eq!(steps(Cache::Store { entry: Entry::Lists, ttl_s: 1.0, on_read: true }), (1.0, 5.0, 4.0));
     }
 }

@@ -213,10 +213,12 @@ pub struct Cost {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Costs {
-    /// Looking for a list, found or not.
+    /// Reading a list.
     pub list: Cost,
-    /// Looking for a set of candidates, found or not, and making an answer of it.
+    /// Reading a set of candidates and making an answer of it.
     pub candidates: Cost,
+    /// Looking for either in vain, before a search.
+    pub missed: Cost,
     /// Reading a user's vector.
     pub vector: Cost,
     /// Writing a list or candidates after a search.

@@ -135,13 +135,16 @@ impl Judge<'_> {
         let coverage = share_of(c.kept);
         let coverage = if c.codec.is_none() { coverage * (1.0 - varied) } else { coverage };
         let looked = if candidates { measured.costs.candidates } else { measured.costs.list };
+        let missed = &measured.costs.missed;
         let searched = |f: fn(&Cost) -> f64| f(&measured.costs.vector) + f(&point.search);
         let us = |f: fn(&Cost) -> f64| match (c.codec, c.cache) {
             (None, _) => f(&looked),
             (_, Cache::None) => searched(f),
             (_, Cache::Local { .. }) => (1.0 - found) * searched(f),
-            (_, Cache::Precomputed { .. }) => f(&looked) + (1.0 - found) * searched(f),
-            (_, Cache::Store { .. }) => f(&looked) + (1.0 - found) * (searched(f) + f(&measured.costs.write)),
+            (_, Cache::Precomputed { .. }) => found * f(&looked) + (1.0 - found) * (f(missed) + searched(f)),
+            (_, Cache::Store { .. }) => {
+                found * f(&looked) + (1.0 - found) * (f(missed) + searched(f) + f(&measured.costs.write))
+            }
         };
         let p99_us = match (c.codec, c.cache) {
             (None, _) => looked.p99_us,
@@ -149,7 +152,7 @@ impl Judge<'_> {
             (_, Cache::Local { .. }) if found > 0.99 => 0.0,
             (_, Cache::Local { .. }) => searched(|cost| cost.p99_us),
             _ if found > 0.99 => looked.p99_us,
-            _ => looked.p99_us + searched(|cost| cost.p99_us),
+            _ => missed.p99_us + searched(|cost| cost.p99_us),
         };
         let freshness_s = match c.cache {
             Cache::None => 0.0,

@@ -99,7 +99,9 @@ pub struct StoreCosts {
     pub list: Op,
     /// Reading a set of candidates and taking the best of it.
     pub candidates: Op,
-    /// Reading a vector.
+    /// Looking for either in vain, before a search.
+    pub missed: Op,
+    /// Reading a vector, before a search.
     pub vector: Op,
     /// Reading a vector, [`BATCH`] together; a user's part.
     pub batched: Op,
@@ -110,8 +112,14 @@ pub struct StoreCosts {
 impl StoreCosts {
     /// As the solver takes them.
     pub fn costs(&self) -> Costs {
-        let Self { list, candidates, vector, write, .. } = self;
-        Costs { list: list.cost, candidates: candidates.cost, vector: vector.cost, write: write.cost }
+        let Self { list, candidates, missed, vector, write, .. } = self;
+        Costs {
+            list: list.cost,
+            candidates: candidates.cost,
+            missed: missed.cost,
+            vector: vector.cost,
+            write: write.cost,
+        }
     }
 }
 
@@ -150,7 +158,7 @@ pub enum CostError {
     Gone,
 }
 
-/// Measures reading and writing, and searching an index in between; takes about six seconds. `progress` is told the part that is done, from 0 to 1.
+/// Measures reading and writing, and searching an index in between; takes about seven seconds. `progress` is told the part that is done, from 0 to 1.
 ///
 /// Processor time is that of the whole process: nothing else should run in it meanwhile. The runtime should be that of the
 /// service, with a thread for each core: they are all kept busy.
@@ -172,7 +180,7 @@ pub async fn store_costs<K: Kv + Clone + 'static>(
     let measured = measure(&scratch, progress).await;
     let removed = scratch.remove().await;
     // where both failed, the first says more
-    let [list, candidates, vector, batched, write] = measured?;
+    let [list, candidates, missed, vector, batched, write] = measured?;
     removed?;
     Ok(StoreCosts {
         store: stats.version,
@@ -184,6 +192,7 @@ pub async fn store_costs<K: Kv + Clone + 'static>(
         candidates_bytes: spec.bytes(spec.candidates_items),
         list,
         candidates,
+        missed,
         vector,
         batched,
         write,

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use super::search::Searches;
 use super::{BATCH, CostError, CostSpec, IN_FLIGHT, Op, STRIDE, cores};
-use crate::catalog::{CatalogError, Index};
+use crate::catalog::Index;
 use crate::input::Id;
 use crate::kv::{Kv, KvStats};
 use crate::plan::meter::Meter;
@@ -37,6 +37,8 @@ const TTL: Duration = Duration::from_mins(2);
 pub(super) enum Request {
     List,
     Candidates,
+    /// Of what is not there.
+    Missed,
     Vector,
     /// [`BATCH`] vectors.
     Vectors,
@@ -44,7 +46,12 @@ pub(super) enum Request {
 }
 
 impl Request {
-    pub const ALL: [Self; 5] = [Self::List, Self::Candidates, Self::Vector, Self::Vectors, Self::Write];
+    pub const ALL: [Self; 6] = [Self::List, Self::Candidates, Self::Missed, Self::Vector, Self::Vectors, Self::Write];
+
+    /// Whether a service searches next.
+    fn is_searched_after(self) -> bool {
+        matches!(self, Self::Missed | Self::Vector)
+    }
 
     fn users(self) -> usize {
         if self == Self::Vectors { BATCH } else { 1 }
@@ -108,7 +115,11 @@ impl<K: Kv + Clone + 'static> Scratch<K> {
     }
 
     fn key(&self, kind: Request, at: usize) -> Vec<u8> {
-        let kind = if kind == Request::Candidates { 'c' } else { 'l' };
+        let kind = match kind {
+            Request::Candidates => 'c',
+            Request::Missed => 'm',
+            _ => 'l',
+        };
         format!("{}:{kind}:{at}", self.ns).into_bytes()
     }
 
@@ -121,6 +132,10 @@ impl<K: Kv + Clone + 'static> Scratch<K> {
                 let mut best = unpack_list(&value, self.items, SALT)?;
                 best.truncate(self.k);
                 std::hint::black_box(best);
+            }
+            Request::Missed => {
+                let found = self.kv.get_many(&[self.key(kind, at)]).await?;
+                std::hint::black_box(found);
             }
             Request::Vector | Request::Vectors => {
                 let id = |user: usize| Id::U64(((at * kind.users() + user) * STRIDE % self.count) as u64);
@@ -145,7 +160,8 @@ impl<K: Kv + Clone + 'static> Scratch<K> {
     /// than in a row: a server that is not busy wakes up for each, and a search leaves nothing else in the core's caches.
     /// So what is measured is both together, less the search by itself.
     pub async fn measure(self: &Arc<Self>, kind: Request) -> Result<Op, CostError> {
-        let (searching, searching_us) = (kind == Request::Vector, self.searching_us(kind)?);
+        let searching = kind.is_searched_after();
+        let searching_us = if searching { self.searches.measure()?.cost.client_us } else { 0.0 };
         self.loaded(kind, searching, LOADED / 10).await?; // connections and caches warm up
         let served = |stats: KvStats| stats.cpu;
         let before = served(self.kv.stats().await?);
@@ -180,11 +196,6 @@ impl<K: Kv + Clone + 'static> Scratch<K> {
             }
         };
         saturate(length, request).await
-    }
-
-    /// What a search takes by itself, where one follows the request.
-    fn searching_us(&self, kind: Request) -> Result<f64, CatalogError> {
-        if kind == Request::Vector { self.searches.measure().map(|op| op.cost.client_us) } else { Ok(0.0) }
     }
 
     /// Everything by its name: see `docs/wire-format.md`.
