@@ -160,8 +160,8 @@ pub enum CostError {
 
 /// Measures reading and writing, and searching an index in between; takes about seven seconds. `progress` is told the part that is done, from 0 to 1.
 ///
-/// Processor time is that of the whole process: nothing else should run in it meanwhile. The runtime should be that of the
-/// service, with a thread for each core: they are all kept busy.
+/// Processor time is that of the whole process: nothing else should run in it meanwhile. The runtime should have a thread
+/// for each core: they are all kept busy.
 pub async fn store_costs<K: Kv + Clone + 'static>(
     kv: &K,
     spec: &CostSpec<'_>,
