@@ -199,7 +199,7 @@ impl Footprint {
         let parts = vec![
             part("pages", grown - freed, grown),
             // each page stands twice for the moment in which it is written over
-            part("page being written over", 0.0, geometry::page_cost(geometry::MAX_PAGE_BYTES) as f64),
+            part("page being written over", 0.0, Home::Server(*server).page_cost(geometry::MAX_PAGE_BYTES) as f64),
             part("tables", rest - grown, peak - grown),
             part("manifest, ledger, lease", small(server, ns, manifest, false), small(server, ns, manifest, true)),
             replication(on),
