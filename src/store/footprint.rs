@@ -212,7 +212,7 @@ impl Footprint {
 
     /// In an embedded file of `length` bytes that has these `others` in it, and doubles whenever it is full. What else is
     /// in it does not show from outside, and is taken to be nothing.
-    pub(super) fn in_file(length: u64, manifest: &Manifest, values: &Values, others: &[&Manifest]) -> Self {
+    pub(super) fn in_file(length: u64, manifest: &Manifest, values: &Values, others: &[Manifest]) -> Self {
         let bytes =
             |manifest: &Manifest, values: &Values| Home::File.expected_cost(values) * f64::from(manifest.pages());
         let standing: f64 = others.iter().map(|other| bytes(other, &expected_values(other))).sum();

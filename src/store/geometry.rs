@@ -159,7 +159,6 @@ mod tests {
         for record in records {
             let libc = Home::Server(Server { allocator: Allocator::Libc, ..Server::REFERENCE });
             let [dense, hashed] = [libc, Home::File].map(|home| bytes_a_user(home, record));
-            println!("{record}: on glibc {dense:.2?}, in a file {hashed:.2?}");
             assert!(hashed.iter().all(|[as_reference, own]| own <= as_reference));
         }
         // two pages of a file, instead of four

@@ -13,7 +13,6 @@ use twox_hash::XxHash3_64;
 
 use super::flight::Flight;
 use super::footprint::{Footprint, Trajectory};
-use super::geometry::Home;
 use super::guard::{Room, Watch};
 use super::layout::Layout;
 use super::lease::Lease;
@@ -21,7 +20,7 @@ use super::ledger::{Entry, Ledger, State, now_s, update};
 use super::lifecycle::{RemoveOptions, remove_pages, remove_where};
 use super::release::{self, Manifest};
 use super::spread::On;
-use super::strategy::{self, Strategy};
+use super::strategy::{self, Place, Strategy};
 use super::{StoreError, keys, lifecycle, rolling};
 use crate::codec::Codec;
 use crate::input::Id;
@@ -133,28 +132,12 @@ pub async fn prepare<'a, 'u, K: Kv>(
         Err(StoreError::NoActiveRelease { .. } | StoreError::NoRelease { .. }) => None,
         Err(error) => return Err(error),
     };
-    // what was not probed may be a server as well
-    let file = if options.room.servers().next().is_none() {
-        Some(kv.stats().await?).filter(|stats| stats.eviction.is_none())
-    } else {
-        None
-    };
-    let home = match (options.room.servers().next(), &file) {
-        (Some(on), _) => Home::Server(on.probe.server),
-        (None, Some(_)) => Home::File,
-        (None, None) => Home::REFERENCE,
-    };
+    let place = Place::of(kv, ns, &options.room).await?;
     let layout = match options.strategy {
         Strategy::Rolling => rolling::lay_out(ns, spec, users, active.as_ref())?,
-        Strategy::Beside | Strategy::Replace => Layout::at(home, spec, users, None)?,
+        Strategy::Beside | Strategy::Replace => Layout::at(place.home, spec, users, None)?,
     };
-    let (length, standing) = match file {
-        Some(file) => (file.used_bytes, lifecycle::list(kv, ns).await?.0),
-        None => (0, Vec::new()),
-    };
-    let standing: Vec<&Manifest> = standing.iter().filter_map(|listed| listed.manifest.as_ref()).collect();
-    let footprints =
-        strategy::price(ns, &layout, &options.room, options.strategy, active.as_ref(), (length, &standing));
+    let footprints = strategy::price(ns, &layout, &options.room, options.strategy, active.as_ref(), &place);
     Ok(Prepared { kv, ns, spec, options, layout, footprints, active, existing })
 }
 

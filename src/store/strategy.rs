@@ -9,11 +9,12 @@ use super::geometry::{self, Home};
 use super::guard::Room;
 use super::layout::Layout;
 use super::ledger::State;
-use super::lifecycle::Listed;
-use super::page;
+use super::lifecycle::{self, Listed};
 use super::release::{Addressing, Manifest};
 use super::spread::On;
+use super::{StoreError, page};
 use crate::codec::Codec;
+use crate::kv::Kv;
 use crate::kv::memory::{Expiry, Values};
 
 /// How a release comes to stand in the place of the active one.
@@ -83,15 +84,39 @@ impl fmt::Display for Strategy {
     }
 }
 
-/// The footprint of a release that goes where the strategy says, on every server: at least one. `file` is the length of a
-/// file and what it has in it.
+/// Where a release goes.
+pub(super) struct Place {
+    /// What its pages are made for.
+    pub home: Home,
+    /// Bytes in use where nothing was probed: the length of a file.
+    used_bytes: u64,
+    /// What a file has in it.
+    standing: Vec<Manifest>,
+}
+
+impl Place {
+    /// Asks what was not probed: it may be a server as well.
+    pub async fn of<K: Kv>(kv: &K, ns: &str, room: &Room) -> Result<Self, StoreError> {
+        if let Some(on) = room.servers().next() {
+            return Ok(Self { home: Home::Server(on.probe.server), used_bytes: 0, standing: Vec::new() });
+        }
+        let stats = kv.stats().await?;
+        let is_file = stats.eviction.is_none();
+        let listed = if is_file { lifecycle::list(kv, ns).await?.0 } else { Vec::new() };
+        let standing = listed.into_iter().filter_map(|listed| listed.manifest).collect();
+        let home = if is_file { Home::File } else { Home::REFERENCE };
+        Ok(Self { home, used_bytes: stats.used_bytes, standing })
+    }
+}
+
+/// The footprint of a release that goes where the strategy says, on every server: at least one.
 pub(super) fn price(
     ns: &str,
     layout: &Layout<'_, '_>,
     room: &Room,
     strategy: Strategy,
     active: Option<&Manifest>,
-    file: (u64, &[&Manifest]),
+    place: &Place,
 ) -> Vec<Footprint> {
     let (manifest, values) = (&layout.manifest, layout.values());
     let on_server = |on: On<'_>| match (strategy, active) {
@@ -107,7 +132,7 @@ pub(super) fn price(
         _ => beside(on, ns, manifest, &values),
     };
     let footprints: Vec<_> = room.servers().map(on_server).collect();
-    if footprints.is_empty() { vec![Footprint::in_file(file.0, manifest, &values, file.1)] } else { footprints }
+    if footprints.is_empty() { vec![Footprint::in_file(place.used_bytes, manifest, &values, &place.standing)] } else { footprints }
 }
 
 fn beside(on: On<'_>, ns: &str, manifest: &Manifest, values: &Values) -> Footprint {
@@ -147,11 +172,12 @@ pub(super) fn remedies(
     });
     remedies.extend(lower);
     if let Some(active) = active {
+        let place = Place { home: Home::Server(on.probe.server), used_bytes: 0, standing: Vec::new() };
         for strategy in [Strategy::Rolling, Strategy::Replace] {
             if strategy == Strategy::Rolling && !layout.manifest.can_take_over(active) {
                 continue;
             }
-            let peak_bytes = fitting(&price(ns, layout, room, strategy, Some(active), (0, &[])));
+            let peak_bytes = fitting(&price(ns, layout, room, strategy, Some(active), &place));
             remedies.extend(peak_bytes.map(|peak_bytes| Remedy::Strategy { strategy, peak_bytes }));
         }
     }
