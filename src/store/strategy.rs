@@ -132,7 +132,11 @@ pub(super) fn price(
         _ => beside(on, ns, manifest, &values),
     };
     let footprints: Vec<_> = room.servers().map(on_server).collect();
-    if footprints.is_empty() { vec![Footprint::in_file(place.used_bytes, manifest, &values, &place.standing)] } else { footprints }
+    if footprints.is_empty() {
+        vec![Footprint::in_file(place.used_bytes, manifest, &values, &place.standing)]
+    } else {
+        footprints
+    }
 }
 
 fn beside(on: On<'_>, ns: &str, manifest: &Manifest, values: &Values) -> Footprint {

@@ -152,7 +152,8 @@ impl Judge<'_> {
             (_, Cache::Local { .. }) if found > 0.99 => 0.0,
             (_, Cache::Local { .. }) => searched(|cost| cost.p99_us),
             _ if found > 0.99 => looked.p99_us,
-            _ => missed.p99_us + searched(|cost| cost.p99_us),
+            // in the order of the solver, to the last bit
+            _ => missed.p99_us + measured.costs.vector.p99_us + point.search.p99_us,
         };
         let freshness_s = match c.cache {
             Cache::None => 0.0,
