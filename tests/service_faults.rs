@@ -4,7 +4,7 @@
 mod support;
 
 use support::RedisServer;
-use support::serve::{Serving, Trained, USERS, under_load};
+use support::serve::{Serving, Trained, USERS, many, under_load};
 
 /// Clients, and requests of each after the fault at least.
 const CLIENTS: usize = 4;
@@ -20,6 +20,12 @@ fn start(redis: &RedisServer) -> (Trained, Serving) {
     (trained, serving)
 }
 
+/// What each user is answered on a good day; afterwards the process knows all of them.
+fn ask_all(serving: &Serving) -> Vec<Vec<String>> {
+    let ask = |user| serving.get(&format!("/v1/recommend/user-{user}?k=10")).items();
+    (0..USERS).map(ask).collect()
+}
+
 /// Whether a known user is answered from their own vector again.
 fn is_well(serving: &Serving) -> bool {
     let answered = serving.post("/v1/recommend", r#"{"user_id":"user-5","k":10}"#).json();
@@ -30,10 +36,7 @@ fn is_well(serving: &Serving) -> bool {
 fn a_store_that_is_killed_and_comes_back_empty_costs_nobody_an_answer() {
     let mut redis = RedisServer::start(&[]);
     let (trained, serving) = start(&redis);
-    // every user is known to the process
-    for user in 0..USERS {
-        assert_eq!(serving.get(&format!("/v1/recommend/user-{user}?k=10")).items().len(), 10);
-    }
+    let items_of = ask_all(&serving);
     let load = under_load(serving.public, CLIENTS, EACH, || {
         redis.kill();
         serving.wait_until("the breaker is open", || serving.metric("tonnage_breaker_open") == 1.0);
@@ -42,6 +45,7 @@ fn a_store_that_is_killed_and_comes_back_empty_costs_nobody_an_answer() {
     assert!(load.failed.is_empty() && load.bad(10).is_empty(), "{:?} {:?}", load.failed, load.bad(10));
     let degraded = load.answered.iter().filter(|answered| answered.body.contains("store:")).count();
     assert!(degraded > 0, "nobody was told");
+    assert!(load.mixed_up(&items_of).is_empty(), "{:?}", load.mixed_up(&items_of));
     assert!(load.from("last_known") > 0 && load.from("popularity") == 0, "what was known is forgotten");
     // empty: nobody's vector is there, and everybody is answered
     redis.revive();
@@ -58,11 +62,16 @@ fn a_store_that_is_killed_and_comes_back_empty_costs_nobody_an_answer() {
 fn a_store_that_stands_still_is_left_alone_and_taken_up_again() {
     let redis = RedisServer::start(&[]);
     let (_trained, serving) = start(&redis);
+    let items_of = ask_all(&serving);
     let load = under_load(serving.public, CLIENTS, EACH, || {
-        redis.pause();
-        serving.wait_until("the breaker is open", || serving.metric("tonnage_breaker_open") == 1.0);
+        for _ in 0..many(3) {
+            redis.pause();
+            serving.wait_until("the breaker is open", || serving.metric("tonnage_breaker_open") == 1.0);
+            redis.resume();
+            serving.wait_until("the breaker is closed", || serving.metric("tonnage_breaker_open") == 0.0);
+        }
     });
-    redis.resume();
+    assert!(load.mixed_up(&items_of).is_empty(), "{:?}", load.mixed_up(&items_of));
     assert!(load.failed.is_empty() && load.bad(10).is_empty(), "{:?} {:?}", load.failed, load.bad(10));
     serving.wait_until("users are known again", || is_well(&serving));
     assert!(serving.metric(r#"tonnage_store_errors_total{call="read",error="timed_out"}"#) > 0.0);

@@ -289,6 +289,8 @@ impl Client {
 pub struct Load {
     /// Answers, whatever they say.
     pub answered: Vec<Answered>,
+    /// Whom each is for.
+    pub users: Vec<usize>,
     /// Requests that were sent and not answered.
     pub failed: Vec<String>,
     /// Connections that could not be made.
@@ -304,10 +306,27 @@ impl Load {
         self.answered.iter().filter(|answered| !good(answered)).collect()
     }
 
+    /// Answers from a user's own vector that are not that user's.
+    pub fn mixed_up(&self, items_of: &[Vec<String>]) -> Vec<&Answered> {
+        let own = |answered: &Answered| {
+            let origin = &answered.json()["user_vector"]["origin"];
+            *origin == "page" || *origin == "last_known"
+        };
+        let pairs = self.answered.iter().zip(&self.users);
+        let wrong = pairs.filter(|(answered, user)| own(answered) && answered.items() != items_of[**user]);
+        wrong.map(|(answered, _)| answered).collect()
+    }
+
     /// Answers from a rung of the ladder.
     pub fn from(&self, origin: &str) -> usize {
         self.answered.iter().filter(|answered| answered.json()["user_vector"]["origin"] == origin).count()
     }
+}
+
+/// So many, or as many as the environment variable `MANY` says: what takes long is tried a few times in every run of the
+/// tests, and many times when somebody wants to know.
+pub fn many(few: usize) -> usize {
+    std::env::var("MANY").map_or(few, |text| text.parse().unwrap())
 }
 
 /// Sends requests for ten items from several clients, each over a kept connection, while `during` runs and at least so many
@@ -329,13 +348,16 @@ pub fn under_load(public: SocketAddr, clients: usize, at_least: usize, during: i
                 client = Some(open);
                 continue;
             };
-            let body = format!(r#"{{"user_id":"user-{}","k":10}}"#, (number * 31 + turn) % USERS);
+            let user = (number * 31 + turn) % USERS;
+            let body = format!(r#"{{"user_id":"user-{user}","k":10}}"#);
             match open.ask("POST", "/v1/recommend", &[], Some(&body)) {
                 Ok(answered) => {
                     if answered.head.to_lowercase().contains("connection: close") {
                         client = None;
                     }
-                    load.lock().unwrap().answered.push(answered);
+                    let mut load = load.lock().unwrap();
+                    load.answered.push(answered);
+                    load.users.push(user);
                 }
                 Err(error) => {
                     load.lock().unwrap().failed.push(error.to_string());
