@@ -9,10 +9,10 @@ use std::time::Duration;
 use support::RedisServer;
 use support::cluster::TestCluster;
 use support::releases::{NS, spec};
-use tonnage::kv::{ClusterKv, ShardLoad, shard_loads};
+use tonnage::kv::{ClusterKv, SlotRange, slot_of};
 use tonnage::store::{
-    Addressing, Footprint, Ids, Manifest, PublishOptions, ReleaseSpec, Remedy, Room, StoreError, Users, activate,
-    prepare, verify,
+    Addressing, Finding, Footprint, Ids, Manifest, PublishOptions, ReleaseSpec, Remedy, Room, Share, StoreError, Users,
+    activate, examine, prepare, verify,
 };
 
 const USERS: u32 = 1_000_000;
@@ -125,9 +125,49 @@ fn peak(cluster: &TestCluster, share: &Footprint) -> u64 {
 /// Pages of each shard, by the names of them all.
 async fn pages_by_name(kv: &ClusterKv, manifest: &Manifest) -> Vec<u64> {
     let Addressing::Dense { slots } = manifest.addressing else { panic!("a dense release") };
-    let names = (0..USERS.div_ceil(slots)).map(|page| (support::releases::page_key(manifest, page), 1));
-    let shards: Vec<_> = kv.shards().await.unwrap().into_iter().map(|shard| shard.slots).collect();
-    shard_loads(names, &shards).iter().map(ShardLoad::count).collect()
+    let names: Vec<_> = (0..USERS.div_ceil(slots)).map(|page| support::releases::page_key(manifest, page)).collect();
+    let shards = kv.shards().await.unwrap();
+    let of = |slots: &[SlotRange]| {
+        names.iter().filter(|name| slots.iter().any(|range| range.has(slot_of(name)))).count() as u64
+    };
+    shards.iter().map(|shard| of(&shard.slots)).collect()
+}
+
+#[tokio::test]
+async fn a_doctor_tells_each_shard_by_itself() {
+    let cluster = TestCluster::start();
+    let kv = cluster.connect().await;
+    let users = Users { count: 300_000, ids: Ids::Dense, encode: &fill };
+    for name in ["a", "b"] {
+        let (spec, options) = (wide(name), options(&kv, None).await);
+        prepare(&kv, NS, &spec, &users, &options).await.unwrap().run(&mut |_| ()).await.unwrap();
+        activate(&kv, NS, name).await.unwrap();
+    }
+    cluster.replicated();
+    let checkup = examine(&kv, NS, &options(&kv, None).await.room).await.unwrap();
+    assert_eq!((checkup.shards.len(), checkup.shares.len(), &checkup.findings[..]), (3, 0, &[][..]));
+    let releases = |shares: &[Share]| -> u64 {
+        shares.iter().filter(|share| share.part.starts_with("release")).map(|share| share.bytes).sum()
+    };
+    for shard in &checkup.shards {
+        let used: u64 = shard.shares.iter().map(|share| share.bytes).sum();
+        assert_eq!((used, shard.limit_bytes, shard.next_peak_bytes), (shard.used_bytes, None, None), "{shard:?}");
+        let explained = releases(&shard.shares) as f64 / shard.used_bytes as f64;
+        assert!((0.6..0.99).contains(&explained), "{shard:?}");
+    }
+    // what stands on the shards is what the releases cost in all
+    let all: u64 = checkup.releases.iter().map(|release| release.predicted_bytes).sum();
+    let shards: u64 = checkup.shards.iter().map(|shard| releases(&shard.shares)).sum();
+    assert_eq!(shards, all);
+
+    // the one with the least room is named
+    let least = &checkup.shards[1];
+    node(&cluster, &least.shard).expect(&format!("CONFIG SET maxmemory {}", least.used_bytes + (2 << 20)), "+OK");
+    let checkup = examine(&kv, NS, &options(&kv, None).await.room).await.unwrap();
+    let [Finding::NoHeadroom { shard, peak_bytes, limit_bytes }] = &checkup.findings[..] else { panic!("{checkup:?}") };
+    assert_eq!((shard.as_ref(), *limit_bytes), (Some(&least.shard), least.used_bytes + (2 << 20)));
+    assert_eq!(checkup.shards[1].next_peak_bytes, Some(*peak_bytes));
+    assert!(checkup.findings[0].to_string().contains(&least.shard[..]), "{}", checkup.findings[0]);
 }
 
 #[tokio::test]

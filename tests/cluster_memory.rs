@@ -3,13 +3,14 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use support::cluster::TestCluster;
 use support::releases::{NS, fingerprint};
 use tonnage::codec::Codec;
-use tonnage::kv::memory::{Dataset, Expiry};
-use tonnage::kv::{Shard, ShardLoad, probe, shard_loads};
+use tonnage::kv::memory::{Dataset, Expiry, Keys, Names};
+use tonnage::kv::{Shard, probe, slot_of};
 use tonnage::store::{Addressing, Ids, Manifest, ReleaseSpec, Users, activate, publish};
 
 const USERS: u32 = 1_000_000;
@@ -24,6 +25,16 @@ fn pages(manifest: &Manifest) -> Vec<(Vec<u8>, usize)> {
     let users = |page: u32| slots.min(USERS - page * slots) as usize;
     let key = |page| support::releases::page_key(manifest, page);
     (0..USERS.div_ceil(slots)).map(|page| (key(page), users(page) * 68)).collect()
+}
+
+/// What falls to a shard: groups of keys of one length of name and value.
+fn load_of(shard: &Shard, pages: &[(Vec<u8>, usize)]) -> Vec<Keys> {
+    let mut groups = BTreeMap::new();
+    for (key, bytes) in pages.iter().filter(|(key, _)| shard.slots.iter().any(|range| range.has(slot_of(key)))) {
+        *groups.entry((key.len(), *bytes)).or_insert(0) += 1;
+    }
+    let keys = |((key, bytes), count)| Keys::strings(Names::same(key, count), bytes, Expiry::Set);
+    groups.into_iter().map(keys).collect()
 }
 
 /// A shard before anything is written.
@@ -81,10 +92,12 @@ async fn every_shard_uses_what_the_names_of_its_keys_say() {
     let users = Users { count: USERS, ids: Ids::Dense, encode: &encode };
     let manifest = publish(&kv, NS, &spec, &users, &mut |_| ()).await.unwrap();
 
-    let slots: Vec<_> = shards.iter().map(|shard| shard.slots.clone()).collect();
-    let loads = shard_loads(pages(&manifest), &slots);
-    let mean = loads.iter().map(ShardLoad::count).sum::<u64>() as f64 / loads.len() as f64;
-    let most = loads.iter().map(ShardLoad::count).max().unwrap() as f64;
+    let pages = pages(&manifest);
+    let loads: Vec<_> = shards.iter().map(|shard| load_of(shard, &pages)).collect();
+    let counts: Vec<u64> = loads.iter().map(|load| load.iter().map(Keys::count).sum()).collect();
+    assert_eq!(counts.iter().sum::<u64>(), pages.len() as u64);
+    let mean = pages.len() as f64 / loads.len() as f64;
+    let most = *counts.iter().max().unwrap() as f64;
     eprintln!("{mean:.0} pages a shard, the largest {:+.2} %", 100.0 * (most / mean - 1.0));
     let backlog = |buffers: u64| BACKLOG_BYTES.saturating_sub(buffers);
 
@@ -94,7 +107,7 @@ async fn every_shard_uses_what_the_names_of_its_keys_say() {
     let mut datasets = Vec::new();
     for ((dataset, buffers), load) in begun.iter().zip(&loads) {
         let mut dataset = dataset.clone();
-        let groups = load.strings(Expiry::Set);
+        let groups = load.clone();
         groups.iter().for_each(|group| dataset.add(group));
         datasets.push((dataset, groups, backlog(*buffers)));
     }

@@ -62,6 +62,8 @@ async fn what_was_rolled_in_by_half_goes_with_the_release_whose_pages_it_took<K:
         let keys = ledger(&kv, NS).await.unwrap().find("a").unwrap().keys.clone();
         let next = publish_users(&kv, "c", Named::Dense, 3_000).await;
         activate(&kv, NS, "c").await.unwrap();
+        let error = roll(&kv, "b", Named::Dense, 3_000).await.unwrap_err();
+        assert!(error.to_string().contains("rolled in by half over another release"), "{error}");
         if by_gc {
             let removed = gc(&kv, NS, &RemoveOptions::default(), &mut |_, _| ()).await.unwrap();
             let was: Vec<_> = removed.iter().map(|removed| (&removed.name[..], removed.was)).collect();
@@ -304,7 +306,6 @@ async fn what_a_roll_costs_is_foreseen() {
             Ok(())
         };
         let users = Users { count, ids, encode: &encode };
-        server.say("CONFIG RESETSTAT").unwrap();
         let options = watched(&kv).await;
         let prepared = prepare(&kv, NS, &spec, &users, &options).await.unwrap();
         let predicted = prepared.footprint().clone();

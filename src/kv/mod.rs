@@ -21,7 +21,7 @@ mod redis;
 use std::future::Future;
 use std::time::Duration;
 
-pub use cluster::slots::{SLOTS, ShardLoad, SlotRange, shard_loads, slot_of};
+pub use cluster::slots::{SLOTS, SlotRange, slot_of};
 pub use cluster::{ClusterKv, ProbedShard, Shard};
 pub use embedded::EmbeddedKv;
 pub use error::KvError;

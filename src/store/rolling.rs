@@ -125,6 +125,10 @@ async fn enter<K: Kv>(publishing: &Publishing<'_, '_, K>, active: &Manifest) -> 
         if before.is_some_and(|entry| !entry.is_half()) {
             return wrong(name, "there", "choose another name");
         }
+        if before.is_some_and(|entry| entry.keys != active.keys()) {
+            // those pages would not be known for what they are
+            return wrong(name, "rolled in by half over another release", "clear up with `releases gc`");
+        }
         let others = || sharing(&ledger.releases, active.keys()).filter(|entry| entry.name != *name);
         let tag = |entry: &Entry| release::tag(release::id_bits(&entry.id()));
         if others().any(|entry| tag(entry) == layout.manifest.tag()) {

@@ -48,7 +48,7 @@ impl<'a> On<'a> {
     fn serves(&self, name: &[u8]) -> bool {
         self.slots.is_none_or(|slots| {
             let slot = slot_of(name);
-            slots.iter().any(|range| (range.first..=range.last).contains(&slot))
+            slots.iter().any(|range| range.has(slot))
         })
     }
 }
