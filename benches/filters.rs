@@ -1,4 +1,4 @@
-//! Searching the bundled items under filters: from all to one item in a hundred that may be answered, and with none to
+//! Searching the bundled items under filters: from all to one item in a thousand that may be answered, and with none to
 //! 2,000 of the best already seen. Recall@10 among what may be answered is in the names.
 #![allow(clippy::unwrap_used, reason = "a benchmark stops by panicking")]
 
@@ -104,7 +104,7 @@ fn filters(c: &mut Criterion) {
         let id = BenchmarkId::new(name, format!("recall {:.3}", data.recall(case)));
         group.bench_function(id, |b| b.iter(|| (0..QUERIES).map(|at| data.search(at, case).len()).sum::<usize>()));
     };
-    for (name, share) in [("all", 1000_u64), ("50 %", 500), ("10 %", 100), ("1 %", 10)] {
+    for (name, share) in [("all", 1000_u64), ("50 %", 500), ("10 %", 100), ("1 %", 10), ("0.1 %", 1)] {
         let picked = |row: u64| (row + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 < (share << 32) / 1000;
         let bits = (share < 1000).then(|| data.bits(picked));
         measure(format!("{name} passes"), &Case { bits, seen: Vec::new() });
