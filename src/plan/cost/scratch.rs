@@ -216,7 +216,7 @@ fn ranked(spec: &CostSpec<'_>, items: u32) -> Vec<Ranked> {
     (0..items.min(spec.items)).map(item).collect()
 }
 
-/// Makes requests for a while, [`IN_FLIGHT`] at a time for each [core](cores), and says how many. Each of those in flight
+/// Makes requests for a while, [`IN_FLIGHT`] at a time for each core, and says how many. Each of those in flight
 /// is a task of its own, as in a service each connection is.
 pub async fn saturate<F, E>(length: Duration, request: impl Fn(usize) -> F + Clone + Send + 'static) -> Result<usize, E>
 where
