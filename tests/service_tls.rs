@@ -39,8 +39,11 @@ fn requests_are_answered_over_tls() {
     let trained = Trained::new();
     trained.build("monday", "");
     trained.publish("monday", &redis.url());
-    let tls = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/tls");
-    let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| tls.join(name));
+    let tls = tempfile::tempdir().unwrap();
+    let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| tls.path().join(name));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let flags = |certificate: &Path, key: &Path| {
         let (certificate, key) = (certificate.display(), key.display());
         format!("--set listen.tls_certificate={certificate} --set listen.tls_key={key}")
