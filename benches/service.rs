@@ -1,8 +1,10 @@
 //! A service under load on one machine, with its Redis and the clients: requests a second at saturation, latency at half
 //! of it, and what is left of both when five and ten times as much is asked.
 //!
-//! `cargo bench --bench service -- [ITEMS] [USERS] [FOLDER]`, 1,000,000 of each by default; a folder keeps the index for
-//! the next run. Open loop: a request's latency counts from when it was meant to be sent, however late that was.
+//! `cargo bench --bench service -- [ITEMS] [USERS] [FOLDER] [ADDRESS]`, 1,000,000 of each by default; a folder keeps the
+//! index for the next run. At the address another service answers the same requests: it is measured by turns with ours,
+//! and no overload is (`tools/stack`). The word `prepare` in its place only makes what is in the folder.
+//! Open loop: a request's latency counts from when it was meant to be sent, however late that was.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench talks, and fails by panicking")]
 
 #[path = "../tests/support/items.rs"]
@@ -45,13 +47,36 @@ fn main() {
     let folder = arguments.get(2).map_or(temporary.path().to_owned(), PathBuf::from);
     let redis = RedisServer::start(&[]);
     prepare(&folder, items, users, &redis.url());
+    let other = arguments.get(3).map(String::as_str);
+    if other == Some("prepare") {
+        return;
+    }
     let service = Service::start(&folder, &redis.url());
     let bodies = bodies(items, users);
-    judge(&folder, &service, items);
+    judge(&folder, service.public, items);
+    if let Some(other) = other {
+        return compare(&folder, items, service.public, other.parse().unwrap(), &bodies);
+    }
     println!(
         "{items} items x {DIM}, {users} users, k {K}, session of {SESSION}, {SEEN} seen, one tag of half the items"
     );
     measure(&service, &bodies);
+}
+
+/// Saturation of both by turns, and how long each takes with one client.
+fn compare(folder: &Path, items: usize, ours: SocketAddr, other: SocketAddr, bodies: &[Vec<u8>]) {
+    println!("the other:");
+    judge(folder, other, items);
+    let mut best = [0.0_f64; 2];
+    for round in 1..=3 {
+        let rates = [ours, other].map(|address| closed(address, bodies, CLIENTS, SPAN).goodput(SPAN));
+        println!("round {round}: {:.0} and {:.0} requests/s, {CLIENTS} clients", rates[0], rates[1]);
+        best = [best[0].max(rates[0]), best[1].max(rates[1])];
+    }
+    println!("best {:.0} and {:.0} requests/s: {:.1} times", best[0], best[1], best[0] / best[1]);
+    for (name, address) in [("ours", ours), ("the other", other)] {
+        println!("{name}, one client: {}", closed(address, bodies, 1, SPAN).line(SPAN));
+    }
 }
 
 fn measure(service: &Service, bodies: &[Vec<u8>]) {
@@ -181,14 +206,14 @@ fn bodies(items: usize, users: usize) -> Vec<Vec<u8>> {
 }
 
 /// Recall of what is answered without a session, whose blend only the service knows, by scoring every item.
-fn judge(folder: &Path, service: &Service, items: usize) {
+fn judge(folder: &Path, address: SocketAddr, items: usize) {
     let vectors = read_rows(&folder.join("items.npy"), items);
     let users = read_rows(&folder.join("users.npy"), JUDGED);
     let mut random = Random(5);
     let mut found = 0;
     for (user, vector) in users.chunks(DIM).enumerate() {
         let rest = filter_and_seen(items, &mut random);
-        let document = load::ask(service.public, &post(&format!(r#"{{"user_id":{user},"k":{K},{rest}}}"#)));
+        let document = load::ask(address, &post(&format!(r#"{{"user_id":{user},"k":{K},{rest}}}"#)));
         let document: serde_json::Value = serde_json::from_slice(&document.1).unwrap();
         let seen: Vec<usize> =
             rest.rsplit_once('[').unwrap().1.trim_end_matches("]}").split(',').map(|id| id.parse().unwrap()).collect();
