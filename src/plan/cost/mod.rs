@@ -101,7 +101,7 @@ pub struct StoreCosts {
     pub candidates: Op,
     /// Looking for either in vain, before a search.
     pub missed: Op,
-    /// Reading a vector, before a search.
+    /// Reading a vector, before a search, with all that may be kept of a user beside it.
     pub vector: Op,
     /// Reading a vector, [`BATCH`] together; a user's part.
     pub batched: Op,

@@ -10,9 +10,12 @@ use super::search::Searches;
 use super::{BATCH, CostError, CostSpec, IN_FLIGHT, Op, STRIDE, cores};
 use crate::catalog::Index;
 use crate::input::Id;
-use crate::kv::{Kv, KvStats};
+use crate::kv::{KeyRange, Kv, KvStats};
 use crate::plan::meter::Meter;
-use crate::store::{self, Ranked, ReleaseSpec, UserVectors, Users, list_bytes, pack_list, unpack_list};
+use crate::store::{
+    self, Ranked, ReleaseSpec, UserVectors, Users, list_bytes, overlay_key, pack_list, seen_key, session_key,
+    unpack_list,
+};
 
 /// How long each operation is measured, loaded. Half a second in ten parts: the processor's clock ticks every few
 /// milliseconds.
@@ -25,6 +28,9 @@ const ALONE: usize = 2000;
 /// over a server's memory; at most 4 MiB of each.
 const VALUES: usize = 16_384;
 pub(super) const BYTES: usize = 4 << 20;
+
+/// The most that is asked for of what is kept of a user beside the page.
+const ASIDE_BYTES: u32 = 1 << 20;
 
 /// What lists are packed with, as with a release's fingerprint.
 const SALT: u64 = 1;
@@ -137,7 +143,8 @@ impl<K: Kv + Clone + 'static> Scratch<K> {
                 let found = self.kv.get_many(&[self.key(kind, at)]).await?;
                 std::hint::black_box(found);
             }
-            Request::Vector | Request::Vectors => {
+            Request::Vector => self.vector(Id::U64((at * STRIDE % self.count) as u64)).await?,
+            Request::Vectors => {
                 let id = |user: usize| Id::U64(((at * kind.users() + user) * STRIDE % self.count) as u64);
                 let ids: Vec<Id> = (0..kind.users()).map(id).collect();
                 let found = self.users.get(&ids).await?;
@@ -152,6 +159,16 @@ impl<K: Kv + Clone + 'static> Scratch<K> {
             }
         }
         Ok(())
+    }
+
+    /// As a request reads it: with its page all that may be kept of the user beside it, which is not there.
+    async fn vector(&self, id: Id<'_>) -> Result<(), CostError> {
+        let aside = [overlay_key, session_key, seen_key].map(|key| key(&self.ns, id));
+        let aside = aside.map(|key| KeyRange { key, start: 0, end: ASIDE_BYTES });
+        let ranges: Vec<KeyRange> = aside.into_iter().chain(self.users.range(id)).collect();
+        let values = self.kv.get_ranges(&ranges).await?;
+        let page = values.last().ok_or(CostError::Gone)?;
+        self.users.found(id, page)?.map(drop).ok_or(CostError::Gone)
     }
 
     /// Measures a kind of request, and returns what one user's part is.
