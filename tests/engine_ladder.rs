@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use support::double::{Between, Double};
 use support::embedded;
 use support::world::{DIM, ITEMS, NS, USERS, World, rows, shape};
 use tonnage::catalog::Index;
@@ -15,7 +16,7 @@ use tonnage::engine::{
     Answer, Degraded, Engine, EngineOptions, Event, Live, OwnedId, Request, Rung, ScoreRequest, Source,
 };
 use tonnage::input::Id;
-use tonnage::kv::{EmbeddedKv, KeyRange, Kv, KvError, KvStats};
+use tonnage::kv::{EmbeddedKv, Kv, KvError};
 use tonnage::store::{EventKind, Overlay, UserVectors, overlay_key, put_overlays, seen_key, session_key};
 
 /// What a store does instead of its work.
@@ -26,19 +27,14 @@ enum Mood {
     Silent = 2,
 }
 
-/// A store in a mood, which counts the reads that requests make.
-#[derive(Clone)]
-struct Moody {
-    inner: EmbeddedKv,
+/// The mood of a store, and how many reads requests have made of it.
+#[derive(Clone, Default)]
+struct Moods {
     mood: Arc<AtomicUsize>,
     reads: Arc<AtomicUsize>,
 }
 
-impl Moody {
-    fn new(inner: EmbeddedKv) -> Self {
-        Self { inner, mood: Arc::default(), reads: Arc::default() }
-    }
-
+impl Moods {
     fn be(&self, mood: Mood) {
         self.mood.store(mood as usize, Ordering::Relaxed);
     }
@@ -46,8 +42,10 @@ impl Moody {
     fn reads(&self) -> usize {
         self.reads.swap(0, Ordering::Relaxed)
     }
+}
 
-    async fn read(&self) -> Result<(), KvError> {
+impl Between for Moods {
+    async fn before(&self) -> Result<(), KvError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         match self.mood.load(Ordering::Relaxed) {
             0 => Ok(()),
@@ -57,42 +55,10 @@ impl Moody {
     }
 }
 
-impl Kv for Moody {
-    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
-        self.read().await?;
-        self.inner.get_many(keys).await
-    }
-    async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
-        self.read().await?;
-        self.inner.get_ranges(ranges).await
-    }
-    async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
-        self.inner.set_many(entries, ttl).await
-    }
-    async fn set_expiring(&self, entries: Vec<(Vec<u8>, Vec<u8>, Duration)>) -> Result<(), KvError> {
-        self.inner.set_expiring(entries).await
-    }
-    async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-        self.inner.delete_many(keys).await
-    }
-    async fn persist_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-        self.inner.persist_many(keys).await
-    }
-    async fn compare_and_set(
-        &self,
-        key: &[u8],
-        expected: Option<&[u8]>,
-        new: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<bool, KvError> {
-        self.inner.compare_and_set(key, expected, new, ttl).await
-    }
-    async fn delete_if_equal(&self, key: &[u8], expected: &[u8]) -> Result<bool, KvError> {
-        self.inner.delete_if_equal(key, expected).await
-    }
-    async fn stats(&self) -> Result<KvStats, KvError> {
-        self.inner.stats().await
-    }
+type Moody = Double<EmbeddedKv, Moods>;
+
+fn moody(kv: EmbeddedKv) -> Moody {
+    Double { kv, between: Moods::default() }
 }
 
 /// A world whose store has moods, and the engine on it.
@@ -108,9 +74,9 @@ const HOUR: Duration = Duration::from_hours(1);
 impl Stage {
     async fn new() -> Self {
         let (kv, folder) = embedded().await;
-        let (world, kv) = (World::dot(), Moody::new(kv));
+        let (world, kv) = (World::dot(), moody(kv));
         let engine = world.engine(&kv).await;
-        kv.reads();
+        kv.between.reads();
         Self { world, kv, engine, _folder: folder }
     }
 
@@ -131,10 +97,10 @@ impl Stage {
     }
 
     async fn damage(&self, key: Vec<u8>) {
-        let mut value = self.kv.inner.get_many(std::slice::from_ref(&key)).await.unwrap().pop().flatten().unwrap();
+        let mut value = self.kv.kv.get_many(std::slice::from_ref(&key)).await.unwrap().pop().flatten().unwrap();
         let middle = value.len() / 2;
         value[middle] ^= 1;
-        self.kv.inner.set_many(vec![(key, value)], None).await.unwrap();
+        self.kv.kv.set_many(vec![(key, value)], None).await.unwrap();
     }
 }
 
@@ -186,14 +152,14 @@ async fn whatever_the_store_has_of_all_users_of_a_batch_is_one_read() {
     let stage = Stage::new().await;
     stage.engine.put_overlay(&Stage::user(1), stage.vector(2), HOUR).await.unwrap();
     stage.engine.record(&Stage::user(2), &[event(9, EventKind::Click)]).await.unwrap();
-    stage.kv.reads();
+    stage.kv.between.reads();
     let requests: Vec<Request> =
         (0..20).map(|user| Request { segment: Some("s".to_owned()), ..Stage::request(user) }).collect();
     let answers = stage.engine.recommend(&requests).await;
-    assert_eq!(stage.kv.reads(), 1);
+    assert_eq!(stage.kv.between.reads(), 1);
     assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.items.len() == 10)));
     stage.answer(&shape(10)).await;
-    assert_eq!(stage.kv.reads(), 0, "of nobody there is nothing to read");
+    assert_eq!(stage.kv.between.reads(), 0, "of nobody there is nothing to read");
 }
 
 #[tokio::test]
@@ -209,7 +175,7 @@ async fn a_store_that_fails_or_is_silent_is_answered_from_memory_and_said() {
     let well = engine.recommend_one(&Stage::request(3)).await.unwrap();
     let other = engine.recommend_one(&Stage::request(4)).await.unwrap();
     for (mood, says) in [(Mood::Failing, Degraded::StoreFailed), (Mood::Silent, Degraded::StoreSlow)] {
-        stage.kv.be(mood);
+        stage.kv.between.be(mood);
         // those whom this process has met, each by their own vector
         for (user, before) in [(3, &well), (4, &other)] {
             let answer = engine.recommend_one(&Stage::request(user)).await.unwrap();
@@ -229,7 +195,7 @@ async fn a_store_that_fails_or_is_silent_is_answered_from_memory_and_said() {
             ..ScoreRequest::default()
         };
         assert_eq!(engine.score(&request).await.unwrap().vector.rung, Rung::LastKnown);
-        stage.kv.be(Mood::Well);
+        stage.kv.between.be(Mood::Well);
         let answer = engine.recommend_one(&Stage::request(3)).await.unwrap();
         assert_eq!((answer.vector.rung, answer.degraded), (Rung::Page, vec![]), "and back again");
     }
@@ -250,9 +216,9 @@ async fn what_is_damaged_or_under_anothers_key_is_not_used_and_said() {
     assert_eq!((answer.vector.rung, &answer.items), (Rung::Page, &well.items));
     // the overlay of one user under the key of another
     stage.engine.put_overlay(&Stage::user(7), stage.vector(8), HOUR).await.unwrap();
-    let stolen = stage.kv.inner.get_many(&[overlay_key(NS, Stage::user(7).as_id())]).await.unwrap().pop().flatten();
+    let stolen = stage.kv.kv.get_many(&[overlay_key(NS, Stage::user(7).as_id())]).await.unwrap().pop().flatten();
     let under = overlay_key(NS, Stage::user(3).as_id());
-    stage.kv.inner.set_many(vec![(under, stolen.unwrap())], None).await.unwrap();
+    stage.kv.kv.set_many(vec![(under, stolen.unwrap())], None).await.unwrap();
     let answer = stage.answer(&Stage::request(3)).await;
     assert_eq!((answer.vector.rung, answer.items), (Rung::Page, well.items));
     // an event repairs what is damaged
@@ -267,7 +233,7 @@ async fn a_page_that_is_gone_is_said_and_the_ladder_goes_on() {
     let keys: Vec<Vec<u8>> =
         (0..manifest.pages()).map(|page| format!("{NS}:{}:{page}", manifest.keys()).into_bytes()).collect();
     let known = stage.answer(&Stage::request(3)).await;
-    stage.kv.inner.delete_many(&keys).await.unwrap();
+    stage.kv.kv.delete_many(&keys).await.unwrap();
     let answer = stage.answer(&Stage::request(50)).await;
     assert_eq!((answer.vector.rung, answer.degraded), (Rung::Popularity, vec![Degraded::PageUnusable]));
     let answer = stage.answer(&Stage::request(3)).await;
@@ -277,7 +243,7 @@ async fn a_page_that_is_gone_is_said_and_the_ladder_goes_on() {
 #[tokio::test]
 async fn a_vector_of_another_release_is_never_scored_unless_its_index_is_loaded() {
     let (kv, _folder) = embedded().await;
-    let (world, kv) = (World::dot(), Moody::new(kv));
+    let (world, kv) = (World::dot(), moody(kv));
     let old = world.engine(&kv).await;
     let before = old.recommend_one(&Stage::request(3)).await.unwrap();
     // the next release: other vectors, so another index, and only the first half of the users so far
@@ -309,7 +275,7 @@ async fn a_vector_of_another_release_is_never_scored_unless_its_index_is_loaded(
 #[tokio::test]
 async fn users_that_only_the_release_before_has_are_answered_by_its_index() {
     let (kv, _folder) = embedded().await;
-    let (mut world, kv) = (World::dot(), Moody::new(kv));
+    let (mut world, kv) = (World::dot(), moody(kv));
     let old = world.engine(&kv).await;
     world.build("next.tng", Codec::Int8, 7, true);
     world.user_names.truncate(USERS / 2);
@@ -318,9 +284,9 @@ async fn users_that_only_the_release_before_has_are_answered_by_its_index() {
     let next = world.engine_of(&kv, "next.tng", Codec::Int8).await;
     let users = UserVectors::open(kv.clone(), NS).await.unwrap();
     let both = old.succeed(Index::open(next.index().path()).unwrap(), users).unwrap();
-    kv.reads();
+    kv.between.reads();
     let answer = both.recommend_one(&Stage::request(USERS - 1)).await.unwrap();
-    assert_eq!(kv.reads(), 1);
+    assert_eq!(kv.between.reads(), 1);
     assert_eq!((answer.vector.rung, &answer.degraded), (Rung::Page, &vec![Degraded::PreviousRelease]));
     assert_eq!(answer.items, old.recommend_one(&Stage::request(USERS - 1)).await.unwrap().items);
     let answer = both.recommend_one(&Stage::request(1)).await.unwrap();

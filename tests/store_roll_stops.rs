@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use support::RedisServer;
+use support::double::{Between, Double};
 use support::releases::{NS, Named, fingerprint, number, publish_users, record, spec};
 use support::rolls::{USERS, a_roll_dies, id, look, publish_by, roll};
 use tonnage::input::Id;
-use tonnage::kv::{KeyRange, Kv, KvError, KvStats, RedisKv, probe};
+use tonnage::kv::{Kv, KvError, RedisKv, probe};
 use tonnage::store::{
     Ids, PublishOptions, RemoveOptions, Removed, Room, State, StoreError, Strategy, UserVectors, Users, activate,
     current, gc, ledger, prepare, retire, verify,
@@ -105,72 +106,31 @@ async fn a_roll_that_wrote_nothing_leaves_nothing<K: Kv + Clone>(kv: K) {
     verify(&kv, NS, &active).await.unwrap();
 }
 
-/// A store whose answers to reads of pages can be held back when they are there.
-#[derive(Clone)]
-struct Held<K> {
-    kv: K,
+/// Answers to reads of pages that can be held back when they are there.
+#[derive(Clone, Default)]
+struct Held {
     /// Whether answers are to be held back.
     hold: Arc<AtomicBool>,
     /// Whether one is.
     holds: Arc<AtomicBool>,
 }
 
-impl<K: Kv> Kv for Held<K> {
-    async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
-        self.kv.get_many(keys).await
-    }
-
-    async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
-        let found = self.kv.get_ranges(ranges).await;
+impl Between for Held {
+    async fn after(&self) {
         while self.hold.load(Ordering::SeqCst) {
             self.holds.store(true, Ordering::SeqCst);
             tokio::task::yield_now().await;
         }
-        found
-    }
-
-    async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
-        self.kv.set_many(entries, ttl).await
-    }
-
-    async fn set_expiring(&self, entries: Vec<(Vec<u8>, Vec<u8>, Duration)>) -> Result<(), KvError> {
-        self.kv.set_expiring(entries).await
-    }
-
-    async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-        self.kv.delete_many(keys).await
-    }
-
-    async fn persist_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-        self.kv.persist_many(keys).await
-    }
-
-    async fn compare_and_set(
-        &self,
-        key: &[u8],
-        expected: Option<&[u8]>,
-        new: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<bool, KvError> {
-        self.kv.compare_and_set(key, expected, new, ttl).await
-    }
-
-    async fn delete_if_equal(&self, key: &[u8], expected: &[u8]) -> Result<bool, KvError> {
-        self.kv.delete_if_equal(key, expected).await
-    }
-
-    async fn stats(&self) -> Result<KvStats, KvError> {
-        self.kv.stats().await
     }
 }
 
 async fn a_reader_at_the_end_of_a_roll_looks_again<K: Kv + Clone + 'static>(kv: K) {
     a_roll_dies(&kv).await;
-    let held = Held { kv: kv.clone(), hold: Arc::default(), holds: Arc::default() };
+    let (held, double) = (Held::default(), |held: &Held| Double { kv: kv.clone(), between: held.clone() });
     // of the last page, which the roll had not come to
     let (row, name) = (USERS - 1, "b");
     let [old, new] =
-        [UserVectors::open(held.clone(), NS).await, UserVectors::open_release(held.clone(), NS, name).await]
+        [UserVectors::open(double(&held), NS).await, UserVectors::open_release(double(&held), NS, name).await]
             .map(Result::unwrap);
     assert_eq!(old.get(&[id(Named::Dense, row)]).await.unwrap(), [Some(record(fingerprint("a"), row))]);
     assert_eq!(new.get(&[id(Named::Dense, row)]).await.unwrap(), [None]);

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each includer uses a part; a helper fails by panicking
 
 pub mod cluster;
+pub mod double;
 pub mod releases;
 pub mod rolls;
 pub mod serve;
