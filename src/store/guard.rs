@@ -7,6 +7,7 @@
 //! In a cluster all of that is asked of each shard, by the pages that will fall to it: the one with least room decides.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::footprint::{Footprint, Trajectory};
 use super::spread::On;
@@ -17,6 +18,8 @@ use crate::kv::{AnyKv, Kv, KvError, KvStats, Probe, ProbedShard};
 const DRIFT: f64 = 0.02;
 /// Buffers and small writes of others on a server that is nearly empty are no drift.
 const NOISE_BYTES: f64 = (1 << 20) as f64;
+/// A server looks at the buffers of each client once a second: what it says of them is as old as that.
+const BUFFERS_ARE_KNOWN_AFTER: Duration = Duration::from_millis(1_100);
 
 /// The room that a release may use.
 #[derive(Clone, Debug, Default)]
@@ -128,8 +131,12 @@ impl Watch {
         self.servers.iter().filter_map(now).collect()
     }
 
-    /// By how much the servers were to grow, and did, buffers apart.
+    /// By how much the servers were to grow, and did, buffers apart. For more than noise it waits until the servers know
+    /// what the load has left in their buffers.
     pub(super) async fn growth<K: Kv>(&self, kv: &K) -> Result<Option<Growth>, StoreError> {
+        if self.servers.iter().any(|server| server.grown_bytes > NOISE_BYTES) {
+            tokio::time::sleep(BUFFERS_ARE_KNOWN_AFTER).await;
+        }
         let Some(stats) = self.look(kv).await? else { return Ok(None) };
         let mut growth = Growth { predicted_bytes: 0, actual_bytes: 0 };
         for server in &self.servers {
