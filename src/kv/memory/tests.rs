@@ -1,5 +1,5 @@
 //! The model against what servers were seen to use: growth of `used_memory` over 100,000 keys `u:{n}`, in bytes a key,
-//! measured on the builds named. `tests/memory_grid.rs` measures anew, on what is installed.
+//! measured on the builds named. `tests/kv/memory_grid.rs` measures anew, on what is installed.
 
 use super::Allocator::{JemallocQ8, JemallocQ16, Libc};
 use super::Flavor::{Redis70, Redis74, Redis80, Redis82, Redis86, Valkey80, Valkey81, Valkey91};

@@ -1,0 +1,10 @@
+//! The built binary, as it is typed.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod job;
+mod plan;
+mod readme;
+mod store;

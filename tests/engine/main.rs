@@ -1,0 +1,11 @@
+//! From a request to ranked items.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod answers;
+mod filters;
+mod ladder;
+mod live;
+mod rank;

@@ -1,0 +1,90 @@
+//! What is changed through a service is in force when it answers, and is kept.
+
+use crate::support::RedisServer;
+use crate::support::serve::{Answered, Client, DIM, Serving, Trained};
+use serde_json::{Value, json};
+
+fn send(serving: &Serving, method: &str, path: &str, body: &Value) -> Answered {
+    Client::connect(serving.public).unwrap().ask(method, path, &[], Some(&body.to_string())).unwrap()
+}
+
+fn accepted(answered: &Answered) -> u64 {
+    assert_eq!(answered.status, 200, "{answered:?}");
+    answered.json()["accepted"].as_u64().unwrap()
+}
+
+fn recommended(serving: &Serving, user: &str) -> Vec<String> {
+    serving.post("/v1/recommend", &json!({"user_id": user, "k": 10}).to_string()).items()
+}
+
+fn world() -> (RedisServer, Trained) {
+    let redis = RedisServer::start(&[]);
+    let trained = Trained::new();
+    trained.build("monday", "");
+    trained.publish("monday", &redis.url());
+    (redis, trained)
+}
+
+#[test]
+fn what_users_did_is_not_recommended_again_and_moves_their_vector() {
+    let (redis, trained) = world();
+    let serving = trained.serve(&redis.url(), "");
+    let before = recommended(&serving, "user-4");
+    let event = |item: &str, event: &str| json!({"user_id": "user-4", "item_id": item, "event": event});
+    let bought = json!({"events": [event(&before[0], "purchase"), event(&before[1], "purchase")]});
+    assert_eq!(accepted(&send(&serving, "POST", "/v1/events", &bought)), 2);
+    let after = recommended(&serving, "user-4");
+    assert!(!after.contains(&before[0]) && !after.contains(&before[1]), "{before:?} {after:?}");
+    let all = json!({"user_id": "user-4", "k": 10, "exclude": {"seen": false}, "explain": true});
+    let explained = serving.post("/v1/recommend", &all.to_string());
+    assert!(explained.items().contains(&before[0]), "not left out when that is not wanted");
+    assert_eq!(explained.json()["explain"]["events"].as_array().unwrap().len(), 2, "{explained:?}");
+    assert_eq!(recommended(&serving, "user-5").len(), 10, "nobody else is concerned");
+    for wrong in [json!({"events": [event("item-1", "stole")]}), json!({"events": [{"user_id": "u"}]}), json!({})] {
+        assert_eq!(send(&serving, "POST", "/v1/events", &wrong).problem(), "invalid-request");
+    }
+}
+
+#[test]
+fn availability_and_new_items_survive_the_process_however_it_ends() {
+    let (redis, trained) = world();
+    let journal = "--set index.journal=changes.log";
+    let serving = trained.serve(&redis.url(), journal);
+    let before = recommended(&serving, "user-8");
+    let hidden = json!({"unavailable": [before[0], before[1], "no-such-item"], "available": [before[2]]});
+    assert_eq!(accepted(&send(&serving, "PUT", "/v1/items/availability", &hidden)), 4);
+    // far out in the direction of the user's best item, so that it is the best of all
+    let best = serving.post("/v1/score", &json!({"user_id": "user-8", "items": [before[2]]}).to_string());
+    assert!(best.json()["items"][0]["score"].as_f64().unwrap() > 0.0);
+    let users = crate::support::vectors::numbers(crate::support::serve::USERS * DIM, 2);
+    let vector: Vec<f32> = users[8 * DIM..][..DIM].iter().map(|x| x * 20.0).collect();
+    let new = json!({"items": [{"item_id": "brand-new", "vector": vector, "tags": ["color:red"]}]});
+    assert_eq!(accepted(&send(&serving, "PUT", "/v1/items", &new)), 1);
+    assert_eq!(accepted(&send(&serving, "DELETE", "/v1/items", &json!({"items": [before[3]]}))), 1);
+    let expected = recommended(&serving, "user-8");
+    assert_eq!((expected.len(), expected[0].as_str()), (10, "brand-new"));
+    assert!([0, 1, 3].iter().all(|&at| !expected.contains(&before[at])), "{before:?} {expected:?}");
+    let short = json!({"items": [{"item_id": "odd", "vector": [1.0, 2.0]}]});
+    assert_eq!(send(&serving, "PUT", "/v1/items", &short).problem(), "invalid-request");
+    serving.signal("-KILL");
+    serving.end();
+    let serving = trained.serve(&redis.url(), journal);
+    assert_eq!(recommended(&serving, "user-8"), expected);
+    // and back
+    let back = json!({"available": [before[0], before[1]]});
+    assert_eq!(accepted(&send(&serving, "PUT", "/v1/items/availability", &back)), 2);
+    let after = recommended(&serving, "user-8");
+    assert!(after.contains(&before[0]) && after.contains(&before[1]), "{after:?}");
+}
+
+#[test]
+fn events_are_refused_while_the_store_is_away_and_nothing_else_is() {
+    let (mut redis, trained) = world();
+    let serving = trained.serve(&redis.url(), "--set store.timeout_ms=200");
+    redis.kill();
+    let event = json!({"events": [{"user_id": "user-4", "item_id": "item-1", "event": "click"}]});
+    let refused = send(&serving, "POST", "/v1/events", &event);
+    assert_eq!((refused.status, refused.problem().as_str()), (503, "store-unavailable"));
+    assert_eq!(accepted(&send(&serving, "PUT", "/v1/items/availability", &json!({"unavailable": ["item-1"]}))), 1);
+    assert_eq!(recommended(&serving, "user-4").len(), 10);
+}
