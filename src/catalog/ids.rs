@@ -3,6 +3,7 @@
 use super::section;
 use crate::file::{FileError, Mapped, Writer};
 use crate::input::{Id, Ids, Texts};
+use crate::kernel;
 
 /// Ids of all nodes.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +48,12 @@ impl<'a> MappedIds<'a> {
             return Ok(Self::U64(numbers));
         }
         Ok(Self::Text { ends: numbers, text: file.section(section::ID_TEXT)? })
+    }
+
+    /// Asks for the first thing that [`get`](Self::get) reads, without waiting for it.
+    pub fn ask(self, node: u32) {
+        let (Self::U64(first) | Self::Text { ends: first, .. }) = self;
+        kernel::prefetch(&first[node as usize..][..1]);
     }
 
     /// The id of a node; empty text where the file is broken.

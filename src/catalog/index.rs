@@ -167,6 +167,13 @@ impl Index {
         self.ids().map_or(Id::Text(""), |ids| ids.get(node))
     }
 
+    /// Asks for what the external id of a node is read from, without waiting for it.
+    pub fn ask_id(&self, node: u32) {
+        if let Some(ids) = self.ids() {
+            ids.ask(node);
+        }
+    }
+
     /// The node of an external id.
     pub fn find(&self, id: Id<'_>) -> Option<u32> {
         self.ids()?.find(self.numbers(section::ID_ORDER), id)

@@ -6,6 +6,7 @@
 use rayon::prelude::*;
 
 use crate::catalog::Index;
+use crate::kernel;
 use crate::store::item_hash;
 
 const EMPTY: u64 = u64::MAX;
@@ -42,6 +43,11 @@ impl Lookup {
 
     fn after(&self, at: usize) -> usize {
         if at + 1 == self.slots.len() { 0 } else { at + 1 }
+    }
+
+    /// Asks for what finding this hash reads.
+    pub fn ask(&self, hash: u64) {
+        kernel::prefetch(&self.slots[self.place(hash)..][..1]);
     }
 
     /// The node of the item with this hash.

@@ -211,7 +211,7 @@ impl Run<'_> {
     fn barred(&self, request: &Request, resolved: &UserSide) -> Result<Barred, EngineError> {
         let mut seen = self.scope.find_all(&request.seen);
         if request.exclude_seen {
-            seen.extend(resolved.seen.recent().iter().filter_map(|&hash| self.scope.find_hash(hash)));
+            seen.extend(self.scope.find_hashes(resolved.seen.recent()).flatten());
             seen = sorted(seen);
         }
         let shown = match &request.page {
@@ -228,6 +228,7 @@ impl Run<'_> {
     }
 
     fn answer(&self, chosen: &[Chosen], rung: Rung, requested: usize) -> Answer {
+        self.scope.ask_ids(chosen.iter().map(|chosen| chosen.pick));
         Answer {
             items: chosen.iter().map(|chosen| self.item(chosen)).collect(),
             release: self.scope.shelf.index.meta().release.clone(),

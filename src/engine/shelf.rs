@@ -120,9 +120,25 @@ impl Scope<'_> {
         self.find_hash(item_hash(id.as_id())).filter(|&pick| self.id(pick) == id.as_id())
     }
 
-    /// The picks of ids, ascending.
+    /// The picks of ids, ascending. They are hundreds, each somewhere else in memory: all are asked for before the first
+    /// is waited for.
     pub fn find_all(&self, ids: &[OwnedId]) -> Vec<u32> {
-        sorted(ids.iter().filter_map(|id| self.find(id)).collect())
+        let hashes: Vec<u64> = ids.iter().map(|id| item_hash(id.as_id())).collect();
+        let found: Vec<(u32, Id)> =
+            self.find_hashes(&hashes).zip(ids).filter_map(|(pick, id)| Some((pick?, id.as_id()))).collect();
+        self.ask_ids(found.iter().map(|&(pick, _)| pick));
+        sorted(found.into_iter().filter(|&(pick, id)| self.id(pick) == id).map(|(pick, _)| pick).collect())
+    }
+
+    /// The picks of hashes, in their order.
+    pub fn find_hashes<'h>(&'h self, hashes: &'h [u64]) -> impl Iterator<Item = Option<u32>> + 'h {
+        hashes.iter().for_each(|&hash| self.shelf.lookup.ask(hash));
+        hashes.iter().map(|&hash| self.find_hash(hash))
+    }
+
+    /// Asks for the ids of picks that are soon to be read.
+    pub fn ask_ids(&self, picks: impl Iterator<Item = u32>) {
+        picks.filter(|&pick| pick < self.nodes()).for_each(|node| self.shelf.index.ask_id(node));
     }
 
     pub fn id(&self, pick: u32) -> Id<'_> {

@@ -17,7 +17,9 @@ const USERS: u64 = 2_000;
 const DIM: usize = 64;
 const HOUR: Duration = Duration::from_hours(1);
 
+/// A server says what its clients' buffers take as of up to a second ago.
 async fn used_bytes(kv: &RedisKv) -> f64 {
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     let stats = kv.stats().await.unwrap();
     (stats.used_bytes - stats.buffer_bytes) as f64
 }
