@@ -123,11 +123,13 @@ pub enum Degraded {
     SessionDamaged,
     /// The list of seen items is damaged: they may come back.
     SeenDamaged,
+    /// The list made for the user is damaged: other sources took its places.
+    ListDamaged,
 }
 
 impl Degraded {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::StoreFailed,
         Self::StoreSlow,
         Self::OverlayOfOtherRelease,
@@ -138,6 +140,7 @@ impl Degraded {
         Self::SegmentUnusable,
         Self::SessionDamaged,
         Self::SeenDamaged,
+        Self::ListDamaged,
     ];
 
     /// The name in answers and metrics.
@@ -153,6 +156,7 @@ impl Degraded {
             Self::SegmentUnusable => "segment:unusable",
             Self::SessionDamaged => "session:damaged",
             Self::SeenDamaged => "seen:damaged",
+            Self::ListDamaged => "list:damaged",
         }
     }
 }

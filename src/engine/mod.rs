@@ -221,7 +221,11 @@ impl<K: Kv> Engine<K> {
     /// The first half of [`recommend`](Self::recommend): all that is waited for.
     pub async fn resolve(&self, requests: &[Request]) -> Resolved {
         let asking = |request| match Request::check(request) {
-            Ok(()) => Asking { user: request.user.as_ref(), segment: request.segment.as_deref() },
+            Ok(()) => Asking {
+                user: request.user.as_ref(),
+                segment: request.segment.as_deref(),
+                list: request.mix.wants_list(),
+            },
             Err(_) => Asking::default(), // is refused by the other half
         };
         self.resolve_all(&requests.iter().map(asking).collect::<Vec<_>>()).await
@@ -267,7 +271,7 @@ impl<K: Kv> Engine<K> {
     /// The first half of [`score`](Self::score): all that is waited for.
     pub async fn resolve_score(&self, request: &ScoreRequest) -> Resolved {
         let asking = match request.check() {
-            Ok(()) => Asking { user: request.user.as_ref(), segment: request.segment.as_deref() },
+            Ok(()) => Asking { user: request.user.as_ref(), segment: request.segment.as_deref(), list: false },
             Err(_) => Asking::default(), // is refused by the other half
         };
         self.resolve_all(&[asking]).await
@@ -341,7 +345,8 @@ impl<K: Kv> Engine<K> {
         let started = Instant::now();
         let releases = std::iter::once(&self.served).chain(&self.previous).map(|served| &served.users);
         let releases: Vec<&UserVectors<K>> = releases.collect();
-        let resolver = Resolver { releases: &releases, known: &self.known, timeout: self.options.store_timeout };
+        let (items, timeout) = (self.index().len() as u32, self.options.store_timeout);
+        let resolver = Resolver { releases: &releases, items, known: &self.known, timeout };
         let users = resolver.resolve(asking).await;
         Resolved { users, started, resolve_ns: started.elapsed().as_nanos() as u64 }
     }
@@ -360,6 +365,7 @@ impl<K: Kv> Engine<K> {
 
     fn run<'a>(&'a self, served: &'a Served<K>, started: Instant) -> Result<Run<'a>, EngineError> {
         let scope: Scope<'a> = served.shelf.scope(&self.live)?;
-        Ok(Run { scope, speed: &self.speed, cache: &self.cache, started })
+        let is_current = std::ptr::eq(served, &raw const *self.served);
+        Ok(Run { scope, is_current, speed: &self.speed, cache: &self.cache, started })
     }
 }

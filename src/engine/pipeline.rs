@@ -22,6 +22,8 @@ use crate::store::{EventKind, now_s};
 /// What the stages of one request share.
 pub(super) struct Run<'a> {
     pub scope: Scope<'a>,
+    /// Whether it is the current release that answers, and not the one before.
+    pub is_current: bool,
     pub speed: &'a Speed,
     pub cache: &'a Cache,
     /// When the request came.
@@ -42,6 +44,7 @@ pub(super) struct Aim {
     age: Option<Duration>,
     sought: Option<Sought>,
     session: Option<Sought>,
+    listed: Vec<Found>,
     explain: Explain,
 }
 
@@ -112,7 +115,8 @@ impl Run<'_> {
         let (k, filter, diversity) = (request.k, request.filter.clone(), request.diversity.clone());
         let whole = Request { k, filter, diversity, ..Request::default() };
         let sought = Some(Sought { vector: self.vector(own), record: None });
-        let aim = Aim { rung: Rung::Item, age: None, sought, session: None, explain: Explain::default() };
+        let (listed, explain) = (Vec::new(), Explain::default());
+        let aim = Aim { rung: Rung::Item, age: None, sought, session: None, listed, explain };
         let begun = Instant::now();
         let ranking = self.rank(&whole, &quest, &aim, &barred)?;
         let mut answer = self.answer(&ranking.chosen, Rung::Item, request.k);
@@ -162,7 +166,10 @@ impl Run<'_> {
             weight: weight(&options, event.kind, event.age),
         };
         let explain = Explain { events: happened.iter().map(weighed).collect(), ..Explain::default() };
-        let aim = Aim { rung: Rung::Popularity, age: None, sought: None, session, explain };
+        // nodes of an index that does not answer are other items
+        let current = self.is_current.then_some(&resolved.listed);
+        let listed = current.into_iter().flatten().map(|item| (item.row, item.score)).collect();
+        let aim = Aim { rung: Rung::Popularity, age: None, sought: None, session, listed, explain };
         if let Some(user) = &resolved.vector {
             let stored = self.stored(user)?;
             let blended = blend(metric, &stored.vector, &pulls, &options);
@@ -390,6 +397,9 @@ impl Run<'_> {
             let items = match (quota.source, &aim.session) {
                 (Source::Popular, _) => quest.popular().take(want).collect(),
                 (Source::New, _) => quest.newest().take(want).collect(),
+                (Source::List, _) => {
+                    aim.listed.iter().copied().filter(|&(pick, _)| quest.allows(pick)).take(want).collect()
+                }
                 (Source::Session, Some(mean)) => {
                     let found = quest.best(mean, request.k + claimed)?;
                     *distances += found.distances;

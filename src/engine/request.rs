@@ -207,6 +207,8 @@ pub enum Source {
     Personal,
     /// Near what the user did just now.
     Session,
+    /// On the list of candidates that was made for the user before ([`crate::store::Lists`]), of the release that answers.
+    List,
     /// Popular.
     Popular,
     /// Added since the index was built.
@@ -381,6 +383,11 @@ impl Diversity {
 }
 
 impl Mix {
+    /// Whether the user's list is to be read.
+    pub(super) fn wants_list(&self) -> bool {
+        self.quotas.iter().any(|quota| quota.source == Source::List && quota.count > 0)
+    }
+
     fn check(&self, k: usize) -> Result<(), EngineError> {
         let of = |wanted: Source| self.quotas.iter().filter(|quota| quota.source == wanted).count();
         let once = self.quotas.iter().all(|quota| quota.source != Source::Pinned && of(quota.source) == 1);

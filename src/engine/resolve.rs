@@ -11,7 +11,8 @@ use super::request::OwnedId;
 use crate::codec::Codec;
 use crate::kv::{KeyRange, Kv, KvError};
 use crate::store::{
-    Overlay, Seen, StoreError, StoredEvent, UserVectors, overlay_key, seen_key, segment_key, session_key, sessions,
+    ListKind, Overlay, Ranked, Seen, StoreError, StoredEvent, UserVectors, list_key, list_of_user, overlay_key,
+    seen_key, segment_key, session_key, sessions,
 };
 
 /// No small value is longer: the longest overlay has 65,536 dimensions.
@@ -36,6 +37,8 @@ pub(super) struct UserSide {
     pub segment: Option<UserVector>,
     pub session: Vec<StoredEvent>,
     pub seen: Seen,
+    /// Nodes of the current release, best first.
+    pub listed: Vec<Ranked>,
     pub degraded: Vec<Degraded>,
 }
 
@@ -44,11 +47,15 @@ pub(super) struct UserSide {
 pub(super) struct Asking<'a> {
     pub user: Option<&'a OwnedId>,
     pub segment: Option<&'a str>,
+    /// Whether the user's list is wanted.
+    pub list: bool,
 }
 
 /// The releases that are loaded, the current one first, and how they are read.
 pub(super) struct Resolver<'a, K> {
     pub releases: &'a [&'a UserVectors<K>],
+    /// Items of the current one's index.
+    pub items: u32,
     pub known: &'a Known,
     pub timeout: Duration,
 }
@@ -96,10 +103,12 @@ impl<K: Kv> Resolver<'_, K> {
 
     fn ranges(&self, ns: &str, asking: &Asking) -> Vec<KeyRange> {
         let whole = |key| KeyRange { key, start: 0, end: LONGEST_VALUE_BYTES };
-        let mut ranges = Vec::with_capacity(6);
+        let mut ranges = Vec::with_capacity(7);
         if let Some(user) = asking.user.map(OwnedId::as_id) {
             ranges.extend([overlay_key(ns, user), session_key(ns, user), seen_key(ns, user)].map(whole));
             ranges.extend(self.releases.iter().filter_map(|release| release.range(user)));
+            let listed = self.releases.first().filter(|_| asking.list);
+            ranges.extend(listed.map(|first| whole(list_key(ns, first.manifest(), ListKind::Candidates, user))));
         }
         ranges.extend(asking.segment.map(|segment| whole(segment_key(ns, segment))));
         ranges
@@ -131,6 +140,12 @@ impl<K: Kv> Resolver<'_, K> {
                         Err(_) => doubtful.push(at),
                     }
                 }
+            }
+            if let Some(first) = self.releases.first().filter(|_| asking.list) {
+                let list = |value| list_of_user(first.manifest(), self.items, user, value);
+                let listed = present(values.next())
+                    .and_then(|value| or_say(list(value), Degraded::ListDamaged, &mut resolved.degraded));
+                resolved.listed = listed.unwrap_or_default();
             }
         }
         if let Some(segment) = asking.segment {

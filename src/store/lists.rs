@@ -193,20 +193,38 @@ impl<K: Kv> Lists<K> {
     }
 
     fn key(&self, user: Id<'_>) -> Vec<u8> {
-        let kind = match self.kind {
-            ListKind::Results => 'l',
-            ListKind::Candidates => 'c',
-        };
-        keys::list(&self.ns, &self.id, kind, user)
+        key(&self.ns, &self.id, self.kind, user)
     }
 
-    /// Text under the seed's complement, as in pages: no text is taken for the number of the same bytes.
     fn salt(&self, user: Id<'_>) -> u64 {
-        let release = release::id_bits(&self.id);
-        match user {
-            Id::U64(user) => XxHash3_64::oneshot_with_seed(release, &user.to_le_bytes()),
-            Id::Text(user) => XxHash3_64::oneshot_with_seed(!release, user.as_bytes()),
-        }
+        salt(&self.id, user)
+    }
+}
+
+/// The key of a user's list, for reading it along with other things.
+pub fn list_key(ns: &str, release: &Manifest, kind: ListKind, user: Id<'_>) -> Vec<u8> {
+    key(ns, &release.id, kind, user)
+}
+
+/// The list that was found there. Refused when it is another user's, another release's or damaged.
+pub fn list_of_user(release: &Manifest, items: u32, user: Id<'_>, value: &[u8]) -> Result<Vec<Ranked>, StoreError> {
+    unpack(value, items, salt(&release.id, user))
+}
+
+fn key(ns: &str, release: &str, kind: ListKind, user: Id<'_>) -> Vec<u8> {
+    let kind = match kind {
+        ListKind::Results => 'l',
+        ListKind::Candidates => 'c',
+    };
+    keys::list(ns, release, kind, user)
+}
+
+/// Text under the seed's complement, as in pages: no text is taken for the number of the same bytes.
+fn salt(release: &str, user: Id<'_>) -> u64 {
+    let release = release::id_bits(release);
+    match user {
+        Id::U64(user) => XxHash3_64::oneshot_with_seed(release, &user.to_le_bytes()),
+        Id::Text(user) => XxHash3_64::oneshot_with_seed(!release, user.as_bytes()),
     }
 }
 

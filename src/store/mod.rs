@@ -44,7 +44,7 @@ pub(crate) use ledger::now_s;
 pub use ledger::{Entry, Ledger, State, ledger};
 pub use lifecycle::{Listed, RemoveOptions, Removed, activate, gc, list, retire, rollback};
 pub use list::{Ranked, list_bytes, pack as pack_list, unpack as unpack_list};
-pub use lists::{ListKind, ListOptions, ListSource, Lists, MakeList, WrittenLists};
+pub use lists::{ListKind, ListOptions, ListSource, Lists, MakeList, WrittenLists, list_key, list_of_user};
 pub use overlay::{Overlay, overlay_bytes, overlay_key, put_overlays, put_segments, segment_key};
 pub use publish::{Encode, Ids, Prepared, PublishOptions, ReleaseSpec, Users, prepare, publish, verify};
 pub use reader::UserVectors;

@@ -7,5 +7,6 @@ mod support;
 mod answers;
 mod filters;
 mod ladder;
+mod listed;
 mod live;
 mod rank;

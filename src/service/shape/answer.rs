@@ -49,7 +49,7 @@ pub struct RankedItem {
     pub score: f32,
     /// From 1.
     pub rank: usize,
-    /// Where it came from: `personal`, `session`, `popular`, `new` or `pinned`.
+    /// Where it came from: `personal`, `session`, `list`, `popular`, `new` or `pinned`.
     pub source: &'static str,
 }
 
@@ -141,6 +141,7 @@ fn name_of(source: Source) -> &'static str {
     match source {
         Source::Personal => "personal",
         Source::Session => "session",
+        Source::List => "list",
         Source::Popular => "popular",
         Source::New => "new",
         Source::Pinned => "pinned",

@@ -118,7 +118,7 @@ pub struct MixDocument {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuotaDocument {
-    /// `personal`, `session`, `popular` or `new`.
+    /// `personal`, `session`, `list`, `popular` or `new`.
     pub source: String,
     /// Items.
     pub count: usize,
@@ -336,12 +336,13 @@ impl MixDocument {
             let known = [
                 ("personal", Source::Personal),
                 ("session", Source::Session),
+                ("list", Source::List),
                 ("popular", Source::Popular),
                 ("new", Source::New),
             ];
             let source = known.iter().find(|(name, _)| *name == quota.source).map(|(_, source)| *source);
             let source = source.ok_or_else(|| {
-                let detail = "`mix.quotas`: expected personal, session, popular or new, got";
+                let detail = "`mix.quotas`: expected personal, session, list, popular or new, got";
                 Problem::invalid(format!("{detail} {:?}", shortened(&quota.source)))
             })?;
             Ok(Quota { source, count: within("mix.quotas", quota.count, k)? })
