@@ -265,7 +265,7 @@ impl Service {
             .map(|name| stage("stage", &format!("stage=\"{name}\"")))
             .collect();
         stages.push(stage("store", "call=\"read\""));
-        stages.push(stage("latency", "route=\"recommend\""));
+        stages.push(stage("latency", "route=\"recommend\",status=\"200\""));
         stages
     }
 

@@ -20,7 +20,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let config = args.sources.read(std::env::vars())?;
+    let config = args.sources.read(std::env::vars_os())?;
     config.check()?;
     warn_of(&config);
     log(config.log);

@@ -170,10 +170,18 @@ impl<K: Kv> Engine<K> {
         })
     }
 
-    /// The same engine without the release before.
+    /// The same engine without the release before. What both have learned is one.
     #[must_use]
-    pub fn without_previous(self) -> Self {
-        Self { previous: None, ..self }
+    pub fn without_previous(&self) -> Self {
+        Self {
+            options: self.options,
+            served: Arc::clone(&self.served),
+            previous: None,
+            known: Arc::clone(&self.known),
+            speed: Arc::clone(&self.speed),
+            cache: Arc::clone(&self.cache),
+            live: Arc::clone(&self.live),
+        }
     }
 
     /// The index.
@@ -199,6 +207,11 @@ impl<K: Kv> Engine<K> {
     /// Nanoseconds that scoring a row takes, all of a search counted: a running mean, by which deadlines choose `ef`.
     pub fn ns_per_distance(&self) -> f32 {
         self.speed.ns_per_distance()
+    }
+
+    /// The `ef` that an effort comes to when `spent` of its request's time is over.
+    pub fn ef(&self, effort: Effort, spent: Duration) -> usize {
+        effort::ef_of(effort, self.index().profile(), &self.speed, spent)
     }
 
     /// Bytes of bitmaps that are kept.

@@ -11,15 +11,18 @@ use axum::extract::{FromRequestParts, Path, Query};
 use axum::response::Response;
 
 use super::app::App;
+use super::body::look_through;
+use super::config::Limits;
+use super::pool::{Due, Ticket};
 use super::problem::{Kind, Problem};
 use super::routes::{Entered, json, parse};
 use super::shape::{
-    Condition, ConditionValue, IdDocument, RecommendAnswer, RecommendRequest, ScoreRequestDocument,
+    Batch, Condition, ConditionValue, IdDocument, RecommendAnswer, RecommendRequest, ScoreRequestDocument,
     SimilarRequestDocument,
 };
 use super::shelf::Loaded;
 use crate::catalog::CatalogError;
-use crate::engine::{Answer, EngineError};
+use crate::engine::{Answer, Effort, EngineError, Request};
 
 /// Items for one user, or for each of a batch.
 ///
@@ -29,17 +32,50 @@ use crate::engine::{Answer, EngineError};
     responses((status = 200, body = RecommendAnswer)))]
 pub async fn recommend(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
-    let _place = app.admit()?;
-    app.has_time(1, entered.deadline(None))?;
-    let body = entered.body().await?;
-    let is_batch = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let documents: Vec<RecommendRequest> = if is_batch { parse(&body)? } else { vec![parse(&body)?] };
-    let most = app.config.limits.batch;
-    if documents.len() > most {
-        let detail = format!("expected at most {most} requests, got {}", documents.len());
-        return Err(Problem::new(Kind::TooLarge, detail));
+    let (body, limits) = (entered.body().await?, app.config.limits);
+    let (_place, ticket) = app.reserve()?;
+    let asked = look_through(body, move |body| Asked::read(body, &limits)).await?;
+    respond(entered, ticket, asked).await
+}
+
+/// What one body asks for.
+struct Asked {
+    requests: Vec<Request>,
+    /// The soonest of their deadlines.
+    deadline_ms: Option<u64>,
+    is_batch: bool,
+}
+
+impl Asked {
+    fn read(body: &[u8], limits: &Limits) -> Result<Self, Problem> {
+        let is_batch = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+        if !is_batch {
+            return Self::of(&[parse(body)?], limits, false);
+        }
+        let batch = Batch::read(body, limits.batch)?;
+        if batch.count > limits.batch {
+            let detail = format!("expected at most {} requests, got {}", limits.batch, batch.count);
+            return Err(Problem::new(Kind::TooLarge, detail));
+        }
+        Self::of(&batch.kept, limits, true)
     }
-    respond(entered, documents, is_batch).await
+
+    fn of(documents: &[RecommendRequest], limits: &Limits, is_batch: bool) -> Result<Self, Problem> {
+        let request = |(at, document): (usize, &RecommendRequest)| {
+            document.request(limits).map_err(|problem| of_entry(is_batch, at, problem))
+        };
+        let requests = documents.iter().enumerate().map(request).collect::<Result<_, _>>()?;
+        let deadline_ms = documents.iter().filter_map(|document| document.deadline_ms).min();
+        Ok(Self { requests, deadline_ms, is_batch })
+    }
+}
+
+/// The problem of an entry, which is named where there are several.
+fn of_entry(is_batch: bool, at: usize, mut problem: Problem) -> Problem {
+    if is_batch {
+        problem.detail = format!("request {at}: {}", problem.detail);
+    }
+    problem
 }
 
 /// Items for one user, for `curl` and caches.
@@ -57,14 +93,13 @@ pub async fn recommend(mut entered: Entered) -> Result<Response, Problem> {
     responses((status = 200, body = RecommendAnswer)))]
 pub async fn recommend_user(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
-    let _place = app.admit()?;
-    app.has_time(1, entered.deadline(None))?;
+    let (_place, ticket) = app.reserve()?;
     let user: Result<Path<String>, PathRejection> = Path::from_request_parts(&mut entered.parts, &()).await;
     let Path(user) = user.map_err(|error| Problem::invalid(error.body_text()))?;
     let pairs: Result<Query<Vec<(String, String)>>, QueryRejection> = Query::try_from_uri(&entered.parts.uri);
     let Query(pairs) = pairs.map_err(|error| Problem::invalid(error.body_text()))?;
-    let document = of_query(user, pairs)?;
-    respond(entered, vec![document], false).await
+    let asked = Asked::of(&[of_query(user, pairs)?], &app.config.limits, false)?;
+    respond(entered, ticket, asked).await
 }
 
 /// The request that a path and a query stand for.
@@ -94,52 +129,42 @@ fn of_query(user: String, pairs: Vec<(String, String)>) -> Result<RecommendReque
     Ok(document)
 }
 
-async fn respond(entered: Entered, documents: Vec<RecommendRequest>, is_batch: bool) -> Result<Response, Problem> {
+async fn respond(entered: Entered, ticket: Ticket, asked: Asked) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
-    let limits = app.config.limits;
-    let of_entry = move |at: usize, mut problem: Problem| {
-        if is_batch {
-            problem.detail = format!("request {at}: {}", problem.detail);
-        }
-        problem
-    };
-    let made = documents.iter().enumerate();
-    let made = made.map(|(at, document)| document.request(&limits).map_err(|problem| of_entry(at, problem)));
-    let mut requests = made.collect::<Result<Vec<_>, _>>()?;
-    let soonest = documents.iter().filter_map(|document| document.deadline_ms).min();
-    let deadline = entered.deadline(soonest);
-    requests.iter().for_each(|request| app.recent.see(request));
+    let Asked { mut requests, deadline_ms, is_batch } = asked;
+    let due = ticket.due(requests.len(), entered.deadline(deadline_ms)).map_err(|refused| app.no_time(refused))?;
     let loaded = app.loaded()?;
     let resolved = loaded.engine.resolve(&requests).await;
-    let (share, told) = (requests.len(), entered.told());
+    let told = entered.told();
     let job = move |app: &App, loaded: &Loaded| {
         let level = app.pool.effort();
-        let eased: Vec<bool> = requests
-            .iter_mut()
-            .map(|request| {
-                let (effort, eased) = loaded.efforts.at(request.effort, level);
-                request.effort = effort;
-                eased
-            })
-            .collect();
+        let mut ease = |request: &mut Request| {
+            let asked = request.effort;
+            let (effort, eased) = loaded.effort(asked, level, told.began.elapsed());
+            request.effort = effort;
+            (asked, eased)
+        };
+        let eased: Vec<(Effort, bool)> = requests.iter_mut().map(&mut ease).collect();
         let answers = loaded.engine.rank(&requests, resolved);
         let mut bytes = Vec::with_capacity(2_048 * answers.len());
         if is_batch {
             bytes.push(b'[');
         }
-        for (at, answer) in answers.into_iter().enumerate() {
-            let answer = answer.map_err(|error| of_entry(at, problem_of(&error)))?;
+        for (at, ((answer, mut request), (asked, eased))) in answers.into_iter().zip(requests).zip(eased).enumerate() {
+            let answer = answer.map_err(|error| of_entry(is_batch, at, problem_of(&error)))?;
             if at > 0 {
                 bytes.push(b',');
             }
-            told.write(app, &answer, eased[at], &mut bytes);
+            told.write(app, &answer, eased, &mut bytes);
+            request.effort = asked;
+            app.recent.see(&request);
         }
         if is_batch {
             bytes.push(b']');
         }
         Ok(bytes)
     };
-    compute(app, loaded, share, deadline, job).await
+    compute(app, loaded, due, job).await
 }
 
 /// Items like one item.
@@ -147,21 +172,24 @@ async fn respond(entered: Entered, documents: Vec<RecommendRequest>, is_batch: b
     responses((status = 200, body = RecommendAnswer), (status = 422, description = "There is no such item")))]
 pub async fn similar(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
-    let _place = app.admit()?;
-    app.has_time(1, entered.deadline(None))?;
-    let document: SimilarRequestDocument = parse(&entered.body().await?)?;
-    let mut request = document.request(&app.config.limits)?;
-    let (deadline, told) = (entered.deadline(document.deadline_ms), entered.told());
-    let loaded = app.loaded()?;
+    let (body, limits) = (entered.body().await?, app.config.limits);
+    let (_place, ticket) = app.reserve()?;
+    let look = move |body: &[u8]| {
+        let document: SimilarRequestDocument = parse(body)?;
+        Ok((document.request(&limits)?, document.deadline_ms))
+    };
+    let (mut request, deadline_ms) = look_through(body, look).await?;
+    let due = ticket.due(1, entered.deadline(deadline_ms)).map_err(|refused| app.no_time(refused))?;
+    let (loaded, told) = (app.loaded()?, entered.told());
     let job = move |app: &App, loaded: &Loaded| {
         let eased;
-        (request.effort, eased) = loaded.efforts.at(request.effort, app.pool.effort());
+        (request.effort, eased) = loaded.effort(request.effort, app.pool.effort(), told.began.elapsed());
         let answer = loaded.engine.similar(&request).map_err(|error| problem_of(&error))?;
         let mut bytes = Vec::with_capacity(2_048);
         told.write(app, &answer, eased, &mut bytes);
         Ok(bytes)
     };
-    compute(app, loaded, 1, deadline, job).await
+    compute(app, loaded, due, job).await
 }
 
 /// Given items, ranked for a user.
@@ -169,12 +197,15 @@ pub async fn similar(mut entered: Entered) -> Result<Response, Problem> {
     responses((status = 200, body = RecommendAnswer)))]
 pub async fn score(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
-    let _place = app.admit()?;
-    app.has_time(1, entered.deadline(None))?;
-    let document: ScoreRequestDocument = parse(&entered.body().await?)?;
-    let request = document.request(&app.config.limits)?;
-    let (deadline, told) = (entered.deadline(document.deadline_ms), entered.told());
-    let loaded = app.loaded()?;
+    let (body, limits) = (entered.body().await?, app.config.limits);
+    let (_place, ticket) = app.reserve()?;
+    let look = move |body: &[u8]| {
+        let document: ScoreRequestDocument = parse(body)?;
+        Ok((document.request(&limits)?, document.deadline_ms))
+    };
+    let (request, deadline_ms) = look_through(body, look).await?;
+    let due = ticket.due(1, entered.deadline(deadline_ms)).map_err(|refused| app.no_time(refused))?;
+    let (loaded, told) = (app.loaded()?, entered.told());
     let resolved = loaded.engine.resolve_score(&request).await;
     let job = move |app: &App, loaded: &Loaded| {
         let answer = loaded.engine.rank_given(&request, resolved).map_err(|error| problem_of(&error))?;
@@ -182,19 +213,18 @@ pub async fn score(mut entered: Entered) -> Result<Response, Problem> {
         told.write(app, &answer, false, &mut bytes);
         Ok(bytes)
     };
-    compute(app, loaded, 1, deadline, job).await
+    compute(app, loaded, due, job).await
 }
 
 /// Runs a job in the pool.
 async fn compute(
     app: Arc<App>,
     loaded: Arc<Loaded>,
-    requests: usize,
-    deadline: Instant,
+    due: Due,
     job: impl FnOnce(&App, &Loaded) -> Result<Vec<u8>, Problem> + Send + 'static,
 ) -> Result<Response, Problem> {
     let inside = Arc::clone(&app);
-    let done = app.pool.run(requests, deadline, move || job(&inside, &loaded)).await;
+    let done = due.run(move || job(&inside, &loaded)).await;
     match done {
         Ok(bytes) => bytes.map(json),
         Err(refused) => Err(app.no_time(refused)),
@@ -240,8 +270,16 @@ pub fn problem_of(error: &EngineError) -> Problem {
         EngineError::Store(_) => Kind::StoreUnavailable,
         _ => Kind::Internal,
     };
-    if kind == Kind::Internal {
-        tracing::error!(%error, "a request could not be answered");
+    // what happened inside is for the logs: paths and addresses are in it
+    match kind {
+        Kind::Internal => {
+            tracing::error!(%error, "a request could not be answered");
+            Problem::internal()
+        }
+        Kind::StoreUnavailable => {
+            tracing::warn!(%error, "the store did not do what a request needs");
+            Problem::store_away()
+        }
+        _ => Problem::new(kind, error.to_string()),
     }
-    Problem::new(kind, error.to_string())
 }

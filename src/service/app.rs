@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::breaker::Breaker;
 use super::config::Config;
 use super::metrics::Metrics;
-use super::pool::{Pool, Refused};
+use super::pool::{Pool, Refused, Ticket};
 use super::problem::{Kind, Problem};
 use super::run::ServiceError;
 use super::shelf::{Loaded, Shelf, Store};
@@ -97,9 +97,10 @@ impl App {
         Ok(place)
     }
 
-    /// Whether `requests` more can be computed in time.
-    pub fn has_time(&self, requests: usize, deadline: Instant) -> Result<(), Problem> {
-        if self.pool.has_room(requests, deadline) { Ok(()) } else { Err(self.no_time(Refused::Busy)) }
+    /// A place among the requests in flight and one in the queue, for a request that is to be computed.
+    pub fn reserve(self: &Arc<Self>) -> Result<(Place, Ticket), Problem> {
+        let place = self.admit()?;
+        Ok((place, self.pool.reserve().map_err(|refused| self.no_time(refused))?))
     }
 
     /// The problem of a job that was not done.
@@ -107,7 +108,7 @@ impl App {
         let (reason, detail) = match refused {
             Refused::Busy => ("busy", "it would have to wait too long for a processor"),
             Refused::Late => ("late", "its deadline was over before it was begun"),
-            Refused::Lost => return Problem::new(Kind::Internal, "the request was lost; see the logs of the service"),
+            Refused::Lost => return Problem::internal(),
         };
         self.metrics.refused(reason);
         Problem::new(Kind::Overloaded, detail)
@@ -168,14 +169,17 @@ pub struct Recent {
 impl Recent {
     /// One request in so many is kept.
     const ONE_IN: usize = 16;
+    /// Longer ones are not kept: what their lists take is no use to a new index.
+    const LONGEST: usize = 256;
 
     fn new(most: usize) -> Self {
         Self { most: most.max(1), seen: AtomicUsize::new(0), kept: Mutex::default() }
     }
 
-    /// Perhaps keeps a request; never waits.
+    /// Perhaps keeps a request that was answered; never waits.
     pub fn see(&self, request: &Request) {
         if self.seen.fetch_add(1, Relaxed).is_multiple_of(Self::ONE_IN)
+            && entries(request) <= Self::LONGEST
             && let Ok(mut kept) = self.kept.try_lock()
         {
             if kept.len() >= self.most {
@@ -194,5 +198,36 @@ impl Recent {
     pub fn newest_of_a_user(&self) -> Option<Request> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.iter().rev().find(|request| request.user.is_some()).cloned()
+    }
+}
+
+/// Entries of all lists of a request.
+fn entries(request: &Request) -> usize {
+    let Request { filter, session, seen, diversity, mix, page, .. } = request;
+    let tags = filter.all.len() + filter.any.iter().map(Vec::len).sum::<usize>() + filter.none.len();
+    let items = filter.allow.as_ref().map_or(0, Vec::len) + filter.deny.len() + seen.len();
+    // a page token names the items before
+    let pages = page.as_ref().map_or(0, |page| page.len() / 5);
+    tags + items + session.len() + diversity.max_per.len() + mix.quotas.len() + mix.pins.len() + pages
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{ItemFilter, OwnedId};
+
+    #[test]
+    fn what_is_kept_of_requests_is_one_in_sixteen_and_small() {
+        let recent = Recent::new(3);
+        let of = |user, deny| Request {
+            user: Some(OwnedId::U64(user)),
+            filter: ItemFilter { deny: vec![OwnedId::U64(0); deny], ..ItemFilter::default() },
+            ..Request::default()
+        };
+        (0..160).for_each(|user| recent.see(&of(user, 0)));
+        let users: Vec<_> = recent.all().into_iter().map(|request| request.user).collect();
+        assert_eq!(users, [112, 128, 144].map(|user| Some(OwnedId::U64(user))));
+        (0..32).for_each(|_| recent.see(&of(7, 10_000)));
+        assert_eq!(recent.newest_of_a_user().unwrap().user, Some(OwnedId::U64(144)), "the large are not kept");
     }
 }

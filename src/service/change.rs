@@ -7,7 +7,8 @@ use std::sync::Arc;
 use axum::response::Response;
 
 use super::answer::problem_of;
-use super::problem::{Kind, Problem};
+use super::body::{aside, look_through};
+use super::problem::Problem;
 use super::routes::{Entered, json, parse};
 use super::shape::{AvailabilityRequest, DeleteRequest, Done, EventsRequest, ItemsRequest};
 use crate::engine::EngineError;
@@ -17,9 +18,9 @@ use crate::engine::EngineError;
     responses((status = 200, body = Done), (status = 503, description = "The store is away")))]
 pub async fn events(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
+    let (body, limits) = (entered.body().await?, app.config.limits);
     let _place = app.admit()?;
-    let document: EventsRequest = parse(&entered.body().await?)?;
-    let events = document.by_user(&app.config.limits)?;
+    let events = look_through(body, move |body| parse::<EventsRequest>(body)?.by_user(&limits)).await?;
     let loaded = app.loaded()?;
     let mut accepted = 0;
     for (user, events) in events {
@@ -34,9 +35,9 @@ pub async fn events(mut entered: Entered) -> Result<Response, Problem> {
     responses((status = 200, body = Done)))]
 pub async fn availability(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
+    let (body, limits) = (entered.body().await?, app.config.limits);
     let _place = app.admit()?;
-    let document: AvailabilityRequest = parse(&entered.body().await?)?;
-    let items = document.items(&app.config.limits)?;
+    let items = look_through(body, move |body| parse::<AvailabilityRequest>(body)?.items(&limits)).await?;
     let (loaded, accepted) = (app.loaded()?, items.len());
     keep(move || loaded.engine.live().set_available(&items)).await?;
     Ok(done(&entered, accepted))
@@ -47,9 +48,9 @@ pub async fn availability(mut entered: Entered) -> Result<Response, Problem> {
     responses((status = 200, body = Done)))]
 pub async fn add(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
+    let (body, limits) = (entered.body().await?, app.config.limits);
     let _place = app.admit()?;
-    let document: ItemsRequest = parse(&entered.body().await?)?;
-    let items = document.items(&app.config.limits)?;
+    let items = look_through(body, move |body| parse::<ItemsRequest>(body)?.items(&limits)).await?;
     let (loaded, accepted) = (app.loaded()?, items.len());
     keep(move || loaded.engine.add_items(items)).await?;
     Ok(done(&entered, accepted))
@@ -60,19 +61,17 @@ pub async fn add(mut entered: Entered) -> Result<Response, Problem> {
     responses((status = 200, body = Done)))]
 pub async fn remove(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
+    let (body, limits) = (entered.body().await?, app.config.limits);
     let _place = app.admit()?;
-    let document: DeleteRequest = parse(&entered.body().await?)?;
-    let items = document.ids(&app.config.limits)?;
+    let items = look_through(body, move |body| parse::<DeleteRequest>(body)?.ids(&limits)).await?;
     let (loaded, accepted) = (app.loaded()?, items.len());
     keep(move || loaded.engine.delete_items(&items)).await?;
     Ok(done(&entered, accepted))
 }
 
-/// Does what waits for a disk where nobody waits for it.
+/// Makes a change, which waits for a disk.
 async fn keep(change: impl FnOnce() -> Result<(), EngineError> + Send + 'static) -> Result<(), Problem> {
-    let changed = tokio::task::spawn_blocking(change).await;
-    let changed = changed.map_err(|error| Problem::new(Kind::Internal, error.to_string()))?;
-    changed.map_err(|error| problem_of(&error))
+    aside(move || change().map_err(|error| problem_of(&error))).await
 }
 
 fn done(entered: &Entered, accepted: usize) -> Response {

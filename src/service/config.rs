@@ -3,13 +3,14 @@
 //! The one thing to know: nothing here is read twice. A [`Config`] is put together by the caller (a file, then the
 //! environment, then flags), checked as a whole by [`Config::check`], and what runs is what was checked.
 
-use std::fmt::Display;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::engine::MAX_K;
+use crate::engine::{MAX_K, MAX_LIST};
+use crate::input::MAX_ID_BYTES;
 
 /// A key that is shorter can be guessed.
 const SHORTEST_KEY: usize = 16;
@@ -92,7 +93,7 @@ pub struct IndexPlace {
 }
 
 /// Where users are kept, and how long they are waited for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
     /// `redis://[user:password@]host:port/db`, `redis-cluster://host:port`, or the path of an embedded file.
@@ -132,7 +133,7 @@ impl Default for Store {
 }
 
 /// Keys of those who may ask. Without any, everybody who reaches it may, and it can only be reached from this machine.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Keys {
     /// May read.
@@ -141,6 +142,21 @@ pub struct Keys {
     pub write: Vec<String>,
     /// May do anything.
     pub admin: Vec<String>,
+}
+
+/// Without the password that may be in the address.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("address", &without_password(&self.address)).finish_non_exhaustive()
+    }
+}
+
+/// How many there are.
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { read, write, admin } = self;
+        write!(f, "{} + {} + {} keys", read.len(), write.len(), admin.len())
+    }
 }
 
 impl Keys {
@@ -276,7 +292,7 @@ pub struct ConfigError {
     pub got: String,
 }
 
-fn fault<T>(key: &'static str, expected: &str, got: impl Display) -> Result<T, ConfigError> {
+fn fault<T>(key: &'static str, expected: &str, got: impl fmt::Display) -> Result<T, ConfigError> {
     Err(ConfigError { key, expected: expected.to_owned(), got: format!("{got}") })
 }
 
@@ -327,11 +343,11 @@ impl Config {
             ("store.breaker_failures", u64::from(store.breaker_failures), count.clone()),
             ("store.breaker_pause_ms", store.breaker_pause_ms, time_ms.clone()),
             ("limits.k", limits.k as u64, 1..=MAX_K as u64),
-            ("limits.candidates", limits.candidates as u64, count.clone()),
-            ("limits.list", limits.list as u64, count.clone()),
+            ("limits.candidates", limits.candidates as u64, 1..=MAX_K as u64),
+            ("limits.list", limits.list as u64, 1..=MAX_LIST as u64),
             ("limits.batch", limits.batch as u64, 1..=10_000),
             ("limits.body_bytes", limits.body_bytes as u64, 1..=1 << 30),
-            ("limits.text_bytes", limits.text_bytes as u64, 1..=65_535),
+            ("limits.text_bytes", limits.text_bytes as u64, 1..=MAX_ID_BYTES as u64),
             ("run.threads", run.threads as u64, 0..=1_024),
             ("run.in_flight", run.in_flight as u64, count),
             ("run.deadline_ms", run.deadline_ms, time_ms.clone()),
@@ -362,12 +378,15 @@ impl Config {
         for keys in [&mut shown.keys.read, &mut shown.keys.write, &mut shown.keys.admin] {
             keys.iter_mut().for_each(|key| "<redacted>".clone_into(key));
         }
-        if let Some((scheme, rest)) = shown.store.address.split_once("://")
-            && let Some((_, host)) = rest.rsplit_once('@')
-        {
-            shown.store.address = format!("{scheme}://<redacted>@{host}");
-        }
+        shown.store.address = without_password(&shown.store.address);
         shown
+    }
+}
+
+fn without_password(address: &str) -> String {
+    match address.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, host)) => format!("{scheme}://<redacted>@{host}"),
+        None => address.to_owned(),
     }
 }
 
@@ -409,7 +428,9 @@ mod tests {
         let mut secret = config();
         secret.keys.admin = vec!["fedcba9876543210".to_owned()];
         let shown = toml::to_string(&secret.redacted()).unwrap();
-        assert!(!shown.contains("secret") && !shown.contains("fedcba"), "{shown}");
+        for shown in [&shown, &format!("{secret:?}"), &format!("{secret:#?}")] {
+            assert!(!shown.contains("secret") && !shown.contains("fedcba"), "{shown}");
+        }
         assert!(shown.contains("redis://<redacted>@host:6379/0"), "{shown}");
     }
 
@@ -423,5 +444,12 @@ mod tests {
         wrong.run = Run::default();
         wrong.limits.k = MAX_K + 1;
         assert_eq!(wrong.check().unwrap_err().to_string(), "limits.k: expected 1 to 10000, got 10001");
+        // what the engine refuses in any case is promised to nobody
+        wrong.limits = Limits { candidates: MAX_K + 1, ..Limits::default() };
+        assert_eq!(wrong.check().unwrap_err().key, "limits.candidates");
+        wrong.limits = Limits { list: MAX_LIST + 1, ..Limits::default() };
+        assert_eq!(wrong.check().unwrap_err().key, "limits.list");
+        wrong.limits = Limits { text_bytes: MAX_ID_BYTES + 1, ..Limits::default() };
+        assert_eq!(wrong.check().unwrap_err().key, "limits.text_bytes");
     }
 }

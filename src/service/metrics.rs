@@ -38,7 +38,6 @@ macro_rules! labels {
     };
 }
 labels! {
-    OfRoute { route }
     OfAnswer { route, status }
     OfStage { stage }
     OfRung { rung }
@@ -72,7 +71,7 @@ fn seconds() -> Histogram {
 pub struct Metrics {
     registry: Registry,
     pub(super) answers: Family<OfAnswer, Counter>,
-    pub(super) latency: Family<OfRoute, Histogram, fn() -> Histogram>,
+    pub(super) latency: Family<OfAnswer, Histogram, fn() -> Histogram>,
     stages: Family<OfStage, Histogram, fn() -> Histogram>,
     rungs: Family<OfRung, Counter>,
     degraded: Family<OfReason, Counter>,
@@ -136,7 +135,7 @@ impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
         registry.register("answers", "Requests answered, by route and status", self.answers.clone());
-        let help = "From a request's head to its answer";
+        let help = "From a request's head to its answer, refusals apart by their status";
         registry.register_with_unit("latency", help, Unit::Seconds, self.latency.clone());
         let help = "Where a recommendation's time went";
         registry.register_with_unit("stage", help, Unit::Seconds, self.stages.clone());
@@ -226,8 +225,9 @@ impl Metrics {
     }
 
     pub(super) fn done(&self, route: &'static str, status: u16, took: Duration) {
-        self.answers.get_or_create(&OfAnswer { route: Word(route), status: Word(status_word(status)) }).inc();
-        self.latency.get_or_create(&OfRoute { route: Word(route) }).observe(took.as_secs_f64());
+        let labels = OfAnswer { route: Word(route), status: Word(status_word(status)) };
+        self.answers.get_or_create(&labels).inc();
+        self.latency.get_or_create(&labels).observe(took.as_secs_f64());
     }
 }
 
@@ -275,7 +275,7 @@ mod tests {
         let text = metrics.text();
         for line in [
             "tonnage_answers_total{route=\"recommend\",status=\"200\"} 1",
-            "tonnage_latency_seconds_bucket{le=\"0.0002\",route=\"recommend\"} 1",
+            "tonnage_latency_seconds_bucket{le=\"0.0002\",route=\"recommend\",status=\"200\"} 1",
             "tonnage_refused_total{reason=\"busy\"} 1",
             "tonnage_store_errors_total{call=\"read\",error=\"timed_out\"} 1",
             "tonnage_effort 1.0",

@@ -9,6 +9,7 @@
 mod admin;
 mod answer;
 mod app;
+mod body;
 mod breaker;
 mod change;
 pub mod config;

@@ -21,6 +21,8 @@ const EASE: (f64, f64) = (0.25, 0.75);
 const RECOVERY: Duration = Duration::from_secs(2);
 /// What a job is taken to cost before any has been seen.
 const FIRST_GUESS_NS: f64 = 200_000.0;
+/// What takes so many times the mean counts for no more.
+const OUTLIER: f64 = 10.0;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -37,10 +39,12 @@ struct Shared {
     longest_wait: Duration,
     queue: Mutex<Queue>,
     filled: Condvar,
-    /// Requests in the queue and in work.
+    /// Requests that have a place in the queue, or are in work.
     pending: AtomicUsize,
-    /// Mean cost of a request in nanoseconds, as the bits of an `f64`, recent ones counting most.
-    cost_ns: AtomicU64,
+    /// What a request costs.
+    cost_ns: Mean,
+    /// For how long a request has a place before it comes to take it: the store is asked meanwhile.
+    away_ns: Mean,
     /// From 0 to 1, as the bits of an `f64`.
     effort: AtomicU64,
 }
@@ -79,7 +83,8 @@ impl Pool {
             queue: Mutex::default(),
             filled: Condvar::new(),
             pending: AtomicUsize::new(0),
-            cost_ns: AtomicU64::new(FIRST_GUESS_NS.to_bits()),
+            cost_ns: Mean::new(FIRST_GUESS_NS),
+            away_ns: Mean::new(FIRST_GUESS_NS),
             effort: AtomicU64::new(1.0_f64.to_bits()),
         });
         let start = |number| {
@@ -91,45 +96,12 @@ impl Pool {
         Ok(Self { shared, threads })
     }
 
-    /// Whether `requests` more would be taken up in time, for a look before any work is done for them.
-    pub fn has_room(&self, requests: usize, deadline: Instant) -> bool {
-        let wait = self.wait();
-        // a batch may cost more than the longest wait by itself
-        let own = Duration::from_secs_f64(self.cost_ns() * requests as f64 / 1e9);
-        wait <= self.shared.longest_wait && Instant::now() + wait + own <= deadline
-    }
-
-    /// Does a job worth `requests` requests, or refuses it.
-    pub async fn run<T: Send + 'static>(
-        &self,
-        requests: usize,
-        deadline: Instant,
-        job: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Refused> {
-        if !self.has_room(requests, deadline) {
-            return Err(Refused::Busy);
-        }
-        let (tell, told) = oneshot::channel();
-        let shared = Arc::clone(&self.shared);
-        let pending = Pending::new(Arc::clone(&self.shared), requests);
-        let job = move || {
-            let pending = pending;
-            // nobody waits any more: the client has gone
-            if tell.is_closed() {
-                return;
-            }
-            let began = Instant::now();
-            if began > deadline {
-                let _ = tell.send(Err(Refused::Late));
-                return;
-            }
-            let result = job();
-            shared.learn(began.elapsed().as_nanos() as f64 / requests.max(1) as f64);
-            drop(pending);
-            let _ = tell.send(Ok(result));
-        };
-        self.shared.put(Box::new(job))?;
-        told.await.unwrap_or(Err(Refused::Lost))
+    /// A place in the queue for one request, taken before any work is done for it; refused when it would have to wait too
+    /// long.
+    pub fn reserve(&self) -> Result<Ticket, Refused> {
+        let before = self.shared.pending.fetch_add(1, Relaxed);
+        let ticket = Ticket { shared: Arc::clone(&self.shared), requests: 1, since: Instant::now() };
+        if self.shared.wait(before) > self.shared.longest_wait { Err(Refused::Busy) } else { Ok(ticket) }
     }
 
     /// How hard a request may be worked on now: 1 when there is little to do, 0 when the queue is nearly as long as it
@@ -140,17 +112,75 @@ impl Pool {
 
     /// How long a job that comes now has to wait, about.
     pub fn wait(&self) -> Duration {
-        let ahead = self.shared.pending.load(Relaxed).saturating_sub(self.shared.workers - 1);
-        Duration::from_secs_f64(self.cost_ns() * ahead as f64 / self.shared.workers as f64 / 1e9)
+        self.shared.wait(self.pending())
     }
 
-    /// Requests in the queue and in work.
+    /// Requests that have a place in the queue, or are in work.
     pub fn pending(&self) -> usize {
         self.shared.pending.load(Relaxed)
     }
+}
 
-    fn cost_ns(&self) -> f64 {
-        f64::from_bits(self.shared.cost_ns.load(Relaxed))
+/// A place in the queue. It counts from when it was taken, so that of many who come at once those who are too many hear so
+/// before anything is done for them; and it is given back wherever it is dropped.
+#[derive(Debug)]
+pub struct Ticket {
+    shared: Arc<Shared>,
+    requests: usize,
+    since: Instant,
+}
+
+/// A place in the queue, and until when its job has to be begun.
+#[derive(Debug)]
+pub struct Due {
+    ticket: Ticket,
+    deadline: Instant,
+}
+
+impl Ticket {
+    /// Makes it one for so many requests, if they can be done by the deadline.
+    pub fn due(mut self, requests: usize, deadline: Instant) -> Result<Due, Refused> {
+        let more = requests.saturating_sub(self.requests);
+        let others = self.shared.pending.fetch_add(more, Relaxed).saturating_sub(self.requests);
+        self.requests += more;
+        let now = Instant::now();
+        // what requests cost is no reason to refuse one that nobody is before: nothing else would ever show that it is
+        // wrong
+        let needed = if others == 0 { Duration::ZERO } else { self.shared.wait(others) + self.shared.own(requests) };
+        if now < deadline && needed <= deadline - now { Ok(Due { ticket: self, deadline }) } else { Err(Refused::Busy) }
+    }
+}
+
+impl Due {
+    /// Does the job when its turn comes.
+    pub async fn run<T: Send + 'static>(self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, Refused> {
+        let Self { ticket, deadline } = self;
+        let (tell, told) = oneshot::channel();
+        let shared = Arc::clone(&ticket.shared);
+        shared.away_ns.learn(ticket.since.elapsed());
+        let job = move || {
+            // nobody waits any more: the client has gone
+            if tell.is_closed() {
+                return;
+            }
+            let began = Instant::now();
+            if began > deadline {
+                let _ = tell.send(Err(Refused::Late));
+                return;
+            }
+            let result = job();
+            ticket.shared.cost_ns.learn(began.elapsed() / ticket.requests as u32);
+            drop(ticket);
+            let _ = tell.send(Ok(result));
+        };
+        shared.put(Box::new(job))?;
+        told.await.unwrap_or(Err(Refused::Lost))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.shared.pending.fetch_sub(self.requests, Relaxed);
     }
 }
 
@@ -198,39 +228,52 @@ impl Shared {
         }
     }
 
+    /// How long a job has to wait that has so many requests before it. All that have a place count, and those that are
+    /// not there yet come while others are worked on: for that long, or as long as may be waited, nobody waits.
+    fn wait(&self, before: usize) -> Duration {
+        let queued = before.saturating_sub(self.workers - 1) as f64 * self.cost_ns.get() / self.workers as f64;
+        let away = self.away_ns.get().min(self.longest_wait.as_nanos() as f64);
+        Duration::from_nanos((queued - away).max(0.0) as u64)
+    }
+
+    /// What so many requests of one job take: a batch is worked on by all.
+    fn own(&self, requests: usize) -> Duration {
+        let rounds = requests as f64 / self.workers.min(requests.max(1)) as f64;
+        Duration::from_nanos((rounds * self.cost_ns.get()) as u64)
+    }
+
     /// Sets the effort by how long the queue is.
     fn ease(&self, queue: &mut Queue) {
         let now = Instant::now();
         let since = queue.eased.replace(now).map_or(Duration::ZERO, |before| now - before);
-        let cost_ns = f64::from_bits(self.cost_ns.load(Relaxed));
-        let wait_ns = cost_ns * self.pending.load(Relaxed) as f64 / self.workers as f64;
-        let filled = wait_ns / self.longest_wait.as_nanos() as f64;
+        let filled = self.wait(self.pending.load(Relaxed)).as_secs_f64() / self.longest_wait.as_secs_f64();
         let allowed = ((EASE.1 - filled) / (EASE.1 - EASE.0)).clamp(0.0, 1.0);
         let effort = f64::from_bits(self.effort.load(Relaxed));
         let back = effort + since.as_secs_f64() / RECOVERY.as_secs_f64();
         self.effort.store(allowed.min(back).to_bits(), Relaxed);
     }
-
-    /// Takes in what a request has cost: a fiftieth of the mean is the newest.
-    fn learn(&self, cost_ns: f64) {
-        let mean = f64::from_bits(self.cost_ns.load(Relaxed));
-        self.cost_ns.store((mean + (cost_ns - mean) / 50.0).to_bits(), Relaxed);
-    }
 }
 
-/// Counts requests as pending for as long as it lives.
-struct Pending(Arc<Shared>, usize);
+/// A running mean in nanoseconds, as the bits of an `f64`: the newest counts for a fiftieth.
+#[derive(Debug)]
+struct Mean(AtomicU64);
 
-impl Pending {
-    fn new(shared: Arc<Shared>, requests: usize) -> Self {
-        shared.pending.fetch_add(requests, Relaxed);
-        Self(shared, requests)
+impl Mean {
+    fn new(ns: f64) -> Self {
+        Self(AtomicU64::new(ns.to_bits()))
     }
-}
 
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.0.pending.fetch_sub(self.1, Relaxed);
+    fn get(&self) -> f64 {
+        f64::from_bits(self.0.load(Relaxed))
+    }
+
+    /// Takes in one more. A single one that took ten times as long or more may be the machine's doing, which stood still;
+    /// if it is not, there will be others.
+    fn learn(&self, took: Duration) {
+        let mean = self.get();
+        let took = (took.as_nanos() as f64).min(OUTLIER * mean);
+        // never so low that nothing could lift it again; of two that write at once one is lost, and not missed
+        self.0.store((mean + (took - mean) / 50.0).max(1.0).to_bits(), Relaxed);
     }
 }
 
@@ -246,10 +289,19 @@ mod tests {
         Instant::now() + Duration::from_hours(1)
     }
 
+    async fn run<T: Send + 'static>(
+        pool: &Pool,
+        requests: usize,
+        deadline: Instant,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Refused> {
+        pool.reserve()?.due(requests, deadline)?.run(job).await
+    }
+
     #[tokio::test]
     async fn jobs_are_done_and_answered() {
         let pool = Pool::start(2, Duration::from_mins(1)).unwrap();
-        let all = (0..100).map(|number| pool.run(1, later(), move || number * number));
+        let all = (0..100).map(|number| run(&pool, 1, later(), move || number * number));
         let squares: Vec<_> = futures_util::future::join_all(all).await;
         assert_eq!(squares, (0..100).map(|number| Ok(number * number)).collect::<Vec<_>>());
         assert_eq!(pool.pending(), 0);
@@ -260,13 +312,13 @@ mod tests {
         let pool = Arc::new(Pool::start(1, Duration::from_millis(10)).unwrap());
         let (release, held) = mpsc::channel::<()>();
         let first = Arc::clone(&pool);
-        let stuck = tokio::spawn(async move { first.run(1, later(), move || held.recv().is_ok()).await });
+        let stuck = tokio::spawn(async move { run(&first, 1, later(), move || held.recv().is_ok()).await });
         while pool.pending() == 0 {
             tokio::task::yield_now().await;
         }
         let (mut waiting, mut efforts) = (Vec::new(), Vec::new());
         let refused = loop {
-            let mut next = Box::pin(pool.run(1, later(), || ()));
+            let mut next = Box::pin(run(&pool, 1, later(), || ()));
             match next.as_mut().now_or_never() {
                 Some(answer) => break answer,
                 None => waiting.push(next),
@@ -280,15 +332,51 @@ mod tests {
         release.send(()).unwrap();
         assert_eq!(stuck.await.unwrap(), Ok(true));
         assert!(futures_util::future::join_all(waiting).await.iter().all(Result::is_ok));
-        assert!(pool.run(1, later(), || ()).await.is_ok(), "there is room again");
+        assert!(run(&pool, 1, later(), || ()).await.is_ok(), "there is room again");
+    }
+
+    #[tokio::test]
+    async fn who_has_a_place_counts_before_any_job_is_there() {
+        let pool = Pool::start(1, Duration::from_millis(10)).unwrap();
+        let mut tickets: Vec<Ticket> = std::iter::from_fn(|| pool.reserve().ok()).take(1_000).collect();
+        assert!(tickets.len() < 1_000 && pool.pending() == tickets.len(), "{} were let in", tickets.len());
+        assert_eq!(pool.reserve().unwrap_err(), Refused::Busy);
+        tickets.truncate(1);
+        // a batch counts for what is in it
+        let batch = pool.reserve().unwrap().due(500, later()).unwrap();
+        assert_eq!((pool.pending(), pool.reserve().unwrap_err()), (501, Refused::Busy));
+        drop((batch, tickets));
+        assert_eq!(pool.pending(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_request_that_took_for_ever_keeps_nobody_out() {
+        let pool = Pool::start(2, Duration::from_millis(10)).unwrap();
+        // the machine stood still while a request was worked on, and once more
+        (0..2).for_each(|_| pool.shared.cost_ns.learn(Duration::from_mins(10)));
+        assert!(pool.shared.cost_ns.get() < 2.0 * FIRST_GUESS_NS);
+        // even if it costs more than there is time for, an idle pool tries
+        pool.shared.cost_ns.0.store(6e9_f64.to_bits(), Relaxed);
+        let soon = || Instant::now() + Duration::from_secs(3);
+        for _ in 0..600 {
+            assert_eq!(run(&pool, 1, soon(), || ()).await, Ok(()));
+        }
+        assert!(pool.shared.cost_ns.get() < 1e9, "and learns what they cost");
     }
 
     #[tokio::test]
     async fn what_cannot_be_in_time_is_not_begun_and_what_falls_over_takes_nothing_with_it() {
         let pool = Pool::start(1, Duration::from_mins(1)).unwrap();
-        assert_eq!(pool.run(1, Instant::now(), || ()).await, Err(Refused::Busy));
-        assert_eq!(pool.run(1, later(), || std::panic::resume_unwind(Box::new(()))).await, Err::<(), _>(Refused::Lost));
-        assert_eq!(pool.run(1, later(), || 7).await, Ok(7));
+        assert_eq!(run(&pool, 1, Instant::now(), || ()).await, Err(Refused::Busy));
+        let fallen = run(&pool, 1, later(), || std::panic::resume_unwind(Box::new(()))).await;
+        assert_eq!(fallen, Err::<(), _>(Refused::Lost));
+        assert_eq!(run(&pool, 1, later(), || 7).await, Ok(7));
         assert_eq!(pool.pending(), 0);
+        // behind another, a batch that takes longer than its deadline is refused
+        let _other = pool.reserve().unwrap();
+        let batch = || pool.reserve().unwrap();
+        let in_a_second = Instant::now() + Duration::from_secs(1);
+        assert_eq!(batch().due(1_000_000, in_a_second).unwrap_err(), Refused::Busy);
+        assert!(batch().due(1, in_a_second + Duration::from_mins(1)).is_ok());
     }
 }

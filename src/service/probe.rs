@@ -65,9 +65,11 @@ fn recall(loaded: &Loaded, record: &[u8], k: usize) -> Result<f64, CatalogError>
     let (hits, _) = index.search(query, options, Filter { bits: None, exclude: &[] })?;
     let found: Vec<u32> = hits.iter().map(|hit| hit.node).collect();
     let mut best: Vec<f32> = Vec::with_capacity(k + CHUNK);
-    let all: Vec<u32> = (0..index.len() as u32).collect();
-    for nodes in all.chunks(CHUNK) {
-        best.extend(index.scores(query, nodes)?);
+    let (mut nodes, all) = (Vec::with_capacity(CHUNK), index.len() as u32);
+    for first in (0..all).step_by(CHUNK) {
+        nodes.clear();
+        nodes.extend(first..all.min(first.saturating_add(CHUNK as u32)));
+        best.extend(index.scores(query, &nodes)?);
         best.sort_unstable_by(|a, b| b.total_cmp(a));
         best.truncate(k);
     }

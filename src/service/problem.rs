@@ -118,6 +118,16 @@ impl Problem {
         Self { kind, detail: detail.into() }
     }
 
+    /// A fault of ours. What it was stands in the logs: paths and addresses are nothing for whoever asks.
+    pub fn internal() -> Self {
+        Self::new(Kind::Internal, "the logs of the service say what it was, beside the request's id")
+    }
+
+    /// The store is needed, and did not answer.
+    pub fn store_away() -> Self {
+        Self::new(Kind::StoreUnavailable, "the store did not do what this needs; the logs of the service say why")
+    }
+
     /// The request cannot be understood: where, and what would be.
     pub fn invalid(detail: impl Into<String>) -> Self {
         Self::new(Kind::InvalidRequest, detail)

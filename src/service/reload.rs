@@ -3,7 +3,7 @@
 //! The one thing to know: whatever is wrong with a candidate, what is served goes on being served. A candidate that was
 //! refused is looked at again when its file has changed, or when somebody asks for it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use super::app::App;
 use super::guarded::Guarded;
 use super::metrics::{OfOutcome, Word};
 use super::shape::ReleaseDocument;
-use super::shelf::{LoadError, Loaded, Store, find};
+use super::shelf::{GRACE, LoadError, Loaded, Store, find};
 use crate::catalog::Index;
 use crate::engine::{Diversity, Effort, Engine, EngineError, ItemFilter, SimilarRequest};
 use crate::kv::{AnyKv, RedisOptions};
@@ -45,6 +45,7 @@ pub async fn follow(app: Arc<App>, mut commands: mpsc::Receiver<Command>) {
             tracing::warn!(error = error.as_str(), "the active release cannot be served");
         }
         failing = looked.is_err();
+        follower.app.shelf.settle(GRACE);
         // not all replicas at once
         let jitter = 0.9 + 0.2 * f64::from(clock_us() % 1024) / 1024.0;
         match tokio::time::timeout(poll.mul_f64(jitter), commands.recv()).await {
@@ -99,10 +100,14 @@ fn is_same(a: &Manifest, b: &Manifest) -> bool {
 /// What tells whether a file is still the same.
 type Stamp = Option<(PathBuf, u64, SystemTime)>;
 
-fn stamp(template: &Path, manifest: &Manifest) -> Stamp {
-    let path = find(template, manifest).ok()?;
-    let about = std::fs::metadata(&path).ok()?;
-    Some((path, about.len(), about.modified().ok()?))
+/// A folder may be large and far away: this is no work for a thread that others wait for.
+async fn stamp(template: PathBuf, manifest: Manifest) -> Stamp {
+    let look = move || {
+        let path = find(&template, &manifest).ok()?;
+        let about = std::fs::metadata(&path).ok()?;
+        Some((path, about.len(), about.modified().ok()?))
+    };
+    tokio::task::spawn_blocking(look).await.ok().flatten()
 }
 
 impl Follower {
@@ -123,8 +128,7 @@ impl Follower {
         if !asked && self.held.as_ref() == Some(&manifest.id) {
             return Ok(());
         }
-        let template = &self.app.config.index.path;
-        let stamp = stamp(template, &manifest);
+        let stamp = stamp(self.app.config.index.path.clone(), manifest.clone()).await;
         if !asked && self.refused.as_ref() == Some(&(manifest.id.clone(), stamp.clone())) {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::Bytes;
 use axum::extract::Request;
 use axum::http::{HeaderValue, header, request::Parts};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::admin::Administration;
 use super::app::App;
+use super::body::Upload;
 use super::keys::{self, Right};
 use super::problem::{Kind, Problem};
 use super::{admin, answer, change, openapi, state};
@@ -35,7 +36,7 @@ pub struct Entered {
     pub id: String,
     /// When it came.
     pub began: Instant,
-    body: Body,
+    body: Upload,
 }
 
 impl Entered {
@@ -53,17 +54,7 @@ impl Entered {
         if !kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/json")) {
             return Err(Problem::new(Kind::UnsupportedMediaType, "send `Content-Type: application/json`"));
         }
-        let most = self.app.config.limits.body_bytes;
-        let limit = Duration::from_millis(self.app.config.listen.body_timeout_ms);
-        let body = std::mem::take(&mut self.body);
-        match tokio::time::timeout(limit, to_bytes(body, most)).await {
-            Ok(Ok(body)) => Ok(body),
-            Ok(Err(_)) => Err(Problem::new(Kind::TooLarge, format!("expected a whole body of at most {most} bytes"))),
-            Err(_) => {
-                let detail = format!("the body did not arrive within {} ms", limit.as_millis());
-                Err(Problem::new(Kind::RequestTimeout, detail))
-            }
-        }
+        self.body.whole().await
     }
 }
 
@@ -89,6 +80,8 @@ async fn enter<F: Future<Output = Result<Response, Problem>> + Send>(
     let (parts, body) = request.into_parts();
     let id = id_of(&app, &parts);
     let allowed = needed.map_or(Ok(()), |right| keys::admit(&app.config.keys, &parts.headers, right));
+    let limit = Duration::from_millis(app.config.listen.body_timeout_ms);
+    let body = Upload::new(body, app.config.limits.body_bytes, limit);
     let (id_header, slow_ms) = (HeaderValue::from_str(&id), app.config.log.slow_ms);
     let entered = Entered { app: Arc::clone(&app), parts, id: id.clone(), began, body };
     let outcome = match allowed {

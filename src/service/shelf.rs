@@ -1,11 +1,12 @@
-//! What is served: one index with its users, and the one before it.
+//! What is served: one index with its users, and the one before it. Of indexes these two are kept, and a third while it is
+//! loaded.
 //!
 //! The one thing to know: a request takes what is served when it begins and keeps it to its end. A swap makes others
 //! begin with the new one, and takes nothing away from anybody.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 
@@ -16,6 +17,11 @@ use crate::engine::{Effort, Engine, EngineError};
 use crate::file::{FileError, Mapped};
 use crate::kv::AnyKv;
 use crate::store::Manifest;
+
+/// For how long those who have a vector of the release before, and none of the new one, are answered by its index; each
+/// request reads its page as well meanwhile. 15 minutes: whoever writes overlays has noticed the new release by then, and it
+/// is over before the next one.
+pub const GRACE: Duration = Duration::from_mins(15);
 
 /// The store as the service reads it.
 pub type Store = Guarded<AnyKv>;
@@ -77,9 +83,26 @@ impl Loaded {
         Self { engine, efforts: Efforts { most, least }, since: Instant::now(), at: SystemTime::now() }
     }
 
+    /// The same without the release before it.
+    fn alone(&self) -> Self {
+        Self { engine: self.engine.without_previous(), efforts: self.efforts, since: self.since, at: self.at }
+    }
+
     /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         self.engine.users().manifest()
+    }
+
+    /// The effort of a request of which `spent` is over, when it may be `level` of what it asks for, from 0 to 1, and never
+    /// less than the recall floor allows; and whether it is less than asked for. An `ef` that it names is never lowered.
+    pub fn effort(&self, asked: Effort, level: f64, spent: Duration) -> (Effort, bool) {
+        let ef = match asked {
+            Effort::Ef(_) => return (asked, false),
+            Effort::Default => self.efforts.most,
+            Effort::Recall(_) | Effort::Deadline(_) => self.engine.ef(asked, spent),
+        };
+        let eased = self.efforts.eased(ef, level);
+        (Effort::Ef(eased), eased < ef)
     }
 
     /// What is told of it.
@@ -98,17 +121,11 @@ impl Loaded {
 }
 
 impl Efforts {
-    /// The effort of a request when it may be `level` of the most, from 0 to 1; and whether it is less than asked for.
-    pub fn at(self, asked: Effort, level: f64) -> (Effort, bool) {
-        match asked {
-            Effort::Ef(_) => (asked, false),
-            _ if level >= 1.0 && asked != Effort::Default => (asked, false),
-            _ => {
-                let room = self.most.saturating_sub(self.least) as f64;
-                let ef = self.least + (room * level.clamp(0.0, 1.0)).round() as usize;
-                (Effort::Ef(ef), ef < self.most)
-            }
-        }
+    /// The part of an `ef` that is left at a level: all of it at 1, the least at 0. What is below the least is what was
+    /// asked for.
+    fn eased(self, ef: usize, level: f64) -> usize {
+        let room = ef.saturating_sub(self.least) as f64;
+        ef - (room * (1.0 - level.clamp(0.0, 1.0))).round() as usize
     }
 }
 
@@ -130,10 +147,20 @@ impl Shelf {
         self.previous.load_full()
     }
 
-    /// Serves a release from now on, and keeps what was served.
+    /// Serves a release from now on, and keeps what was served, to go back to; what was before that is let go.
     pub fn put(&self, loaded: Arc<Loaded>) {
         let before = self.current.swap(Some(loaded));
-        self.previous.store(before);
+        self.previous.store(before.map(|before| Arc::new(before.alone())));
+    }
+
+    /// Has the release before answer nobody any more once what is served has been for so long. It stays to go back to.
+    pub fn settle(&self, grace: Duration) {
+        if let Some(loaded) = self.current()
+            && loaded.engine.previous_index().is_some()
+            && loaded.since.elapsed() >= grace
+        {
+            self.current.store(Some(Arc::new(loaded.alone())));
+        }
     }
 }
 
@@ -171,4 +198,20 @@ pub fn find(template: &Path, manifest: &Manifest) -> Result<PathBuf, LoadError> 
 fn said(error: &FileError) -> String {
     let text = error.to_string();
     text.split_once(": ").map_or(text.clone(), |(_, rest)| rest.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn easing_lowers_down_to_the_floor_and_never_raises() {
+        let efforts = Efforts { most: 100, least: 40 };
+        let at = |ef| [1.0, 0.99, 0.5, 0.0].map(|level| efforts.eased(ef, level));
+        assert_eq!(at(100), [100, 99, 70, 40]);
+        // more than the service would take by itself is lowered from there
+        assert_eq!(at(500), [500, 495, 270, 40]);
+        assert_eq!(at(40), [40; 4]);
+        assert_eq!(at(10), [10; 4], "who asks for less than the floor gets that");
+    }
 }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::problem::{Kind, Problem};
+use super::problem::Problem;
 use super::routes::{Entered, json};
 use super::shape::{Listed, ReleasesDocument};
 use crate::kv::Kv;
@@ -86,9 +86,11 @@ pub struct CapacityDocument {
 pub async fn capacity(entered: Entered) -> Result<Response, Problem> {
     let app = &entered.app;
     let loaded = app.loaded()?;
-    let away = |detail: String| Problem::new(Kind::StoreUnavailable, detail);
-    let kv = app.store.get().ok_or_else(|| away("it was never reached".to_owned()))?;
-    let stats = kv.stats().await.map_err(|error| away(error.to_string()))?;
+    let kv = app.store.get().ok_or_else(Problem::store_away)?;
+    let stats = kv.stats().await.map_err(|error| {
+        tracing::warn!(%error, "the capacity of the store is not known");
+        Problem::store_away()
+    })?;
     let document = CapacityDocument {
         items: loaded.engine.index().len(),
         index_bytes: loaded.engine.index().bytes(),

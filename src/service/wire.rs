@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -13,12 +14,12 @@ use std::time::Duration;
 use axum::Router;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use super::config::Listen;
@@ -30,6 +31,9 @@ const HEAD_BYTES: usize = 32 << 10;
 const LINGER: u32 = 10;
 /// For which there is no connection before it is taken that no more will come.
 const QUIET: Duration = Duration::from_millis(100);
+/// For which a connection that has sent nothing yet is still listened to when all are closed: whoever has just connected
+/// is about to send.
+const SILENCE: Duration = Duration::from_millis(200);
 /// After a failed accept, which is nearly always a lack of file descriptors: for others to close theirs.
 const BREATH: Duration = Duration::from_millis(20);
 
@@ -54,7 +58,8 @@ struct Inside {
     router: Router,
     head_timeout: Duration,
     tls: Option<TlsAcceptor>,
-    graceful: GracefulShutdown,
+    /// Says to all connections that they close.
+    closing: watch::Sender<bool>,
 }
 
 impl Door {
@@ -63,7 +68,7 @@ impl Door {
         let Self { listener, router, listen, metrics, draining, tls } = self;
         let room = Arc::new(Semaphore::new(listen.connections));
         let head_timeout = Duration::from_millis(listen.head_timeout_ms);
-        let inside = Inside { router, head_timeout, tls, graceful: GracefulShutdown::new() };
+        let inside = Inside { router, head_timeout, tls, closing: watch::Sender::new(false) };
         let count = |permit: OwnedSemaphorePermit| Connection::count(permit, &metrics);
         tokio::pin!(stop);
         tokio::select! {
@@ -96,7 +101,10 @@ impl Door {
                 }
             }
         }
-        if timeout_at(end, inside.graceful.shutdown()).await.is_err() {
+        inside.closing.send_replace(true);
+        // all that there are: every connection is at its end
+        let all = u32::try_from(listen.connections).unwrap_or(u32::MAX);
+        if timeout_at(end, room.acquire_many(all)).await.is_err() {
             tracing::warn!("connections were cut: they did not end within the time to drain");
         }
     }
@@ -146,27 +154,83 @@ impl Inside {
         // answers are small and whole; waiting to fill a packet only delays them
         let _ = stream.set_nodelay(true);
         let (router, head_timeout) = (self.router.clone(), self.head_timeout);
-        let (watcher, tls) = (self.graceful.watcher(), self.tls.clone());
+        let (closing, tls) = (self.closing.subscribe(), self.tls.clone());
         tokio::spawn(async move {
-            // how a connection ends is its client's affair
-            let _ = match tls {
-                None => watcher.watch(connection(TokioIo::new(stream), router, head_timeout)).await,
-                Some(tls) => match timeout(head_timeout, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => watcher.watch(connection(TokioIo::new(stream), router, head_timeout)).await,
-                    _ => Ok(()),
-                },
-            };
+            match tls {
+                None => talk(TokioIo::new(stream), router, head_timeout, closing).await,
+                Some(tls) => {
+                    if let Ok(Ok(stream)) = timeout(head_timeout, tls.accept(stream)).await {
+                        talk(TokioIo::new(stream), router, head_timeout, closing).await;
+                    }
+                }
+            }
             drop(counted);
         });
     }
 }
 
-fn connection<I: Read + Write + Unpin>(
+/// Answers what comes over a connection, until one side closes it.
+async fn talk<I: Read + Write + Unpin>(
     io: I,
     router: Router,
     head_timeout: Duration,
-) -> http1::Connection<I, TowerToHyperService<Router>> {
+    mut closing: watch::Receiver<bool>,
+) {
+    let asked = Arc::new(AtomicBool::new(false));
+    let router = TowerToHyperService::new(router);
+    let answer = service_fn({
+        let asked = Arc::clone(&asked);
+        move |request| {
+            asked.store(true, Relaxed);
+            router.call(request)
+        }
+    });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head_timeout).max_buf_size(HEAD_BYTES);
-    http.serve_connection(io, TowerToHyperService::new(router))
+    let mut connection = pin!(http.serve_connection(io, answer));
+    // how a connection ends is its client's affair
+    tokio::select! {
+        biased;
+        _ = &mut connection => return,
+        _ = closing.wait_for(|closing| *closing) => {}
+    }
+    // one that is closed before its first request would lose it, and the client could not know
+    if !asked.load(Relaxed) {
+        tokio::select! {
+            biased;
+            _ = &mut connection => return,
+            () = sleep(SILENCE) => {}
+        }
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use axum::routing::get;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_is_let_in_at_the_last_moment_is_answered() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").unwrap();
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let inside =
+            Inside { router, head_timeout: Duration::from_mins(1), tls: None, closing: watch::Sender::new(false) };
+        let permit = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        inside.spawn(stream, Connection::count(permit, &Arc::default()));
+        inside.closing.send_replace(true);
+        let read = move || {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).map(|_| answer)
+        };
+        let answer = tokio::task::spawn_blocking(read).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("here"), "{answer:?}");
+    }
 }

@@ -82,9 +82,17 @@ fn a_store_that_refuses_writes_is_read() {
     let load = under_load(serving.public, CLIENTS, EACH, || {
         assert!(redis.say("CONFIG SET maxmemory 1").unwrap().starts_with("+OK"));
         assert!(redis.say("REPLICAOF 127.0.0.1 1").unwrap().starts_with("+OK"));
+        // more refusals than failures after which a store is left alone
+        for _ in 0..10 {
+            let event = r#"{"events":[{"user_id":"user-5","item_id":"item-1","event":"click"}]}"#;
+            assert_eq!(serving.post("/v1/events", event).problem(), "store-unavailable");
+        }
+        assert!(is_well(&serving), "a store that refuses is there");
     });
     assert!(load.failed.is_empty() && load.bad(10).is_empty(), "{:?} {:?}", load.failed, load.bad(10));
-    assert!(is_well(&serving));
+    let own = load.from("page");
+    assert_eq!(own, load.answered.len(), "{own} from their own vectors");
+    assert!(serving.metric(r#"tonnage_store_errors_total{call="write",error="refused"}"#) >= 10.0);
 }
 
 #[test]

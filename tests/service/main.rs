@@ -10,6 +10,7 @@ mod changes;
 mod config;
 mod faults;
 mod hostile;
+mod overload;
 mod reload;
 mod routes;
 mod stop;

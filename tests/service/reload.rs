@@ -36,6 +36,7 @@ fn releases_are_taken_up_under_load_and_no_request_fails() {
     for answered in &load.answered {
         assert_eq!(answered.json()["user_vector"]["origin"], "page", "each is of one release: {answered:?}");
     }
+    serving.wait_until("two indexes are kept, and no more", || serving.mapped() == 2);
 }
 
 #[test]

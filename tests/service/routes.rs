@@ -45,6 +45,7 @@ fn routes_answer_in_their_shapes() {
     similar_items_and_given_items_are_ranked(&serving);
     the_service_tells_of_itself(&serving);
     requests_have_names(&serving);
+    pages_follow_one_another(&serving);
 }
 
 fn an_answer_is_the_commands_and_says_what_it_is(world: &World, serving: &Serving) {
@@ -129,6 +130,8 @@ fn similar_items_and_given_items_are_ranked(serving: &Serving) {
     assert_eq!(similar.json()["user_vector"]["origin"], "item");
     let unknown = serving.post("/v1/similar", r#"{"item_id":"nothing"}"#);
     assert_eq!((unknown.status, unknown.problem().as_str()), (422, "unknown-item"));
+    let seen = serving.post("/v1/similar", r#"{"item_id":"item-7","exclude":{"seen":true}}"#);
+    assert_eq!(seen.problem(), "invalid-request", "by whom?");
     // what recommend ranks high, score ranks in the same order
     let best = serving.post("/v1/recommend", r#"{"user_id":"user-9","k":8}"#);
     let mut shuffled = best.items();
@@ -171,6 +174,23 @@ fn the_service_tells_of_itself(serving: &Serving) {
     assert_eq!(serving.get("/metrics").problem(), "not-found");
     assert_eq!(serving.get("/v1/admin/reload").problem(), "not-found");
     assert_eq!(serving.get("/v1/similar").problem(), "method-not-allowed");
+}
+
+/// To the end of the catalogue, whatever the length of a page.
+fn pages_follow_one_another(serving: &Serving) {
+    for (k, pages) in [(20, 12), (100, ITEMS / 100)] {
+        let (mut met, mut page) = (HashSet::new(), Value::Null);
+        for number in 1..=pages {
+            let asked = json!({"user_id": "user-6", "k": k, "page": page});
+            let answered = serving.post("/v1/recommend", &asked.to_string());
+            assert_eq!(answered.status, 200, "page {number} of {k}: {answered:?}");
+            met.extend(answered.items());
+            assert_eq!(met.len(), number * k, "page {number} of {k}");
+            page = answered.json()["next"].clone();
+        }
+        let other = json!({"user_id": "user-7", "k": k, "page": page});
+        assert_eq!(serving.post("/v1/recommend", &other.to_string()).problem(), "invalid-request", "of somebody else");
+    }
 }
 
 fn requests_have_names(serving: &Serving) {

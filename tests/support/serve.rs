@@ -201,7 +201,16 @@ impl Serving {
     /// Sends it a signal, as in `-TERM`.
     pub fn signal(&self, name: &str) {
         let id = self.process.id().to_string();
-        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+        // what the shell has built in: the program of that name may not be there
+        assert!(Command::new("sh").args(["-c", &format!("kill {name} {id}")]).status().unwrap().success());
+    }
+
+    /// Index files that it has mapped.
+    pub fn mapped(&self) -> usize {
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", self.process.id())).unwrap();
+        let paths = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+        let files = paths.filter(|path| path.contains("/indexes/"));
+        files.collect::<std::collections::HashSet<_>>().len()
     }
 
     /// Waits for its end; says the exit code and what it wrote to standard error.

@@ -4,12 +4,14 @@
 //! is made from them and into them here, and nowhere else.
 
 mod answer;
+mod batch;
 mod change;
 mod condition;
 mod id;
 mod request;
 
 pub use answer::{Listed, RecommendAnswer, ReleaseDocument, ReleasesDocument};
+pub use batch::Batch;
 pub use change::{AvailabilityRequest, DeleteRequest, Done, EventsRequest, ItemsRequest};
 pub use condition::{Condition, ConditionValue, FilterDocument};
 pub use id::IdDocument;

@@ -92,6 +92,14 @@ pub struct ExcludeDocument {
     pub seen: Option<bool>,
 }
 
+/// What may not be answered where nobody is asked for who could have seen it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExcludeItemsDocument {
+    /// These items.
+    pub items: Vec<IdDocument>,
+}
+
 /// How much alike the items of an answer may be.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -150,7 +158,7 @@ pub struct SimilarRequestDocument {
     pub ef: Option<usize>,
     /// What may not be answered.
     #[serde(default)]
-    pub exclude: ExcludeDocument,
+    pub exclude: ExcludeItemsDocument,
     /// What may.
     #[serde(default)]
     pub filter: FilterDocument,
@@ -186,7 +194,6 @@ impl RecommendRequest {
     pub fn request(&self, limits: &Limits) -> Result<Request, Problem> {
         let k = within("k", self.k.unwrap_or(20), limits.k)?;
         let known = self.consent.unwrap_or(true);
-        let page = self.page.as_deref().map(|page| text("page", page, limits).map(str::to_owned)).transpose()?;
         Ok(Request {
             user: user(self.user_id.as_ref().filter(|_| known), limits)?,
             segment: segment(self.segment.as_deref(), limits)?,
@@ -199,7 +206,8 @@ impl RecommendRequest {
             seen: Vec::new(),
             diversity: self.diversity.diversity(k, limits)?,
             mix: self.mix.mix(k, limits)?,
-            page,
+            // as long as the answer before made it: it names all items so far
+            page: self.page.clone(),
             explain: self.explain,
         })
     }
