@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::Engine;
 use super::request::Effort;
 use crate::catalog::Profile;
+use crate::kv::Kv;
 
 /// Part of what is left of a deadline that the search may take; the rest is for ranking and for being wrong.
 const SEARCH_SHARE: f64 = 0.7;
@@ -39,6 +41,13 @@ impl Speed {
 
     pub fn ns_per_distance(&self) -> f32 {
         f32::from_bits(self.ns_per_distance.load(Ordering::Relaxed))
+    }
+}
+
+impl<K: Kv> Engine<K> {
+    /// The `ef` that an effort comes to when `spent` of its request's time is over.
+    pub fn ef(&self, effort: Effort, spent: Duration) -> usize {
+        ef_of(effort, self.index().profile(), &self.speed, spent)
     }
 }
 

@@ -50,7 +50,7 @@ use crate::catalog::{CatalogError, Index};
 use crate::codec::Codec;
 use crate::kv::Kv;
 use crate::store::{
-    Overlay, SessionOptions, StoredEvent, UserVectors, item_hash, now_s, put_overlays, put_segments, record_events,
+    Overlay, SessionOptions, StoredEvent, UserVectors, item_hash, now_s, put_overlays, put_segments, record_all_events,
 };
 use cache::Cache;
 use effort::Speed;
@@ -209,11 +209,6 @@ impl<K: Kv> Engine<K> {
         self.speed.ns_per_distance()
     }
 
-    /// The `ef` that an effort comes to when `spent` of its request's time is over.
-    pub fn ef(&self, effort: Effort, spent: Duration) -> usize {
-        effort::ef_of(effort, self.index().profile(), &self.speed, spent)
-    }
-
     /// Bytes of bitmaps that are kept.
     pub fn masks_bytes(&self) -> usize {
         self.served.shelf.masks_bytes()
@@ -308,15 +303,25 @@ impl<K: Kv> Engine<K> {
 
     /// Records what a user did: in the session, and what counts as seen.
     pub async fn record(&self, user: &OwnedId, events: &[Event]) -> Result<(), EngineError> {
+        self.record_all(vec![(user.clone(), events.to_vec())]).await
+    }
+
+    /// The same of several users, each once.
+    pub async fn record_all(&self, users: Vec<(OwnedId, Vec<Event>)>) -> Result<(), EngineError> {
         let now = now_s();
         let stored = |event: &Event| StoredEvent {
             item: item_hash(event.item.as_id()),
             kind: event.kind,
             at_s: now.saturating_sub(event.age.as_secs()),
         };
-        let events: Vec<StoredEvent> = events.iter().map(stored).collect();
-        let users = &self.served.users;
-        Ok(record_events(users.kv(), users.ns(), user.as_id(), &events, &self.options.session).await?)
+        let of_user = |(user, events): (OwnedId, Vec<Event>)| (user, events.iter().map(stored).collect());
+        let events: Vec<(OwnedId, Vec<StoredEvent>)> = users.into_iter().map(of_user).collect();
+        let home = &self.served.users;
+        let recorded = {
+            let events: Vec<_> = events.iter().map(|(user, events)| (user.as_id(), events.as_slice())).collect();
+            record_all_events(home.kv(), home.ns(), &events, &self.options.session)
+        };
+        Ok(recorded.await?)
     }
 
     /// Lays a fresher vector over a user's page, for as long as `ttl`: one that the trainer of this release would give

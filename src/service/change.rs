@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
+use tokio::time::timeout_at;
 
 use super::answer::problem_of;
 use super::body::{aside, look_through};
@@ -13,20 +14,26 @@ use super::routes::{Entered, json, parse};
 use super::shape::{AvailabilityRequest, DeleteRequest, Done, EventsRequest, ItemsRequest};
 use crate::engine::EngineError;
 
-/// What users did: into their sessions, and to what they have seen.
+/// What users did: into their sessions, and to what they have seen. When it is not kept in time, a part of it may be.
 #[utoipa::path(post, path = "/v1/events", tag = "change", request_body = EventsRequest,
     responses((status = 200, body = Done), (status = 503, description = "The store is away")))]
 pub async fn events(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
     let (body, limits) = (entered.body().await?, app.config.limits);
     let _place = app.admit()?;
-    let events = look_through(body, move |body| parse::<EventsRequest>(body)?.by_user(&limits)).await?;
+    let look = move |body: &[u8]| {
+        let document: EventsRequest = parse(body)?;
+        Ok((document.deadline_ms, document.by_user(&limits)?))
+    };
+    let (deadline_ms, events) = look_through(body, look).await?;
     let loaded = app.loaded()?;
-    let mut accepted = 0;
-    for (user, events) in events {
-        loaded.engine.record(&user, &events).await.map_err(|error| problem_of(&error))?;
-        accepted += events.len();
-    }
+    let accepted = events.iter().map(|(_, events)| events.len()).sum();
+    let kept = timeout_at(entered.deadline(deadline_ms).into(), loaded.engine.record_all(events)).await;
+    kept.map_err(|_| {
+        tracing::warn!("events were not kept in time");
+        Problem::store_away()
+    })?
+    .map_err(|error| problem_of(&error))?;
     Ok(done(&entered, accepted))
 }
 

@@ -51,5 +51,7 @@ pub use reader::UserVectors;
 pub use release::{Addressing, FORMAT, Growth, Manifest, current, release};
 pub use sealed::item_hash;
 pub use seen::{Seen, SeenOptions, seen_bytes, seen_key};
-pub use session::{EventKind, SessionOptions, StoredEvent, record_events, session_bytes, session_key, sessions};
+pub use session::{
+    EventKind, SessionOptions, StoredEvent, record_all_events, record_events, session_bytes, session_key, sessions,
+};
 pub use strategy::{Remedy, Strategy, lower_codecs};

@@ -3,7 +3,10 @@
 //! Events name items by [`item_hash`](super::item_hash), 8 bytes whatever the id, so that a session outlives the release
 //! it began under. Recording events also marks what the user has seen ([`Seen`]).
 
+use std::future::Future;
 use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::sealed::{HEADER_BYTES, open, seal};
 use super::seen::{Seen, SeenOptions, seen_key};
@@ -15,6 +18,8 @@ use crate::kv::Kv;
 const EVENT_BYTES: usize = 13;
 /// A write is tried so often while others write the same key: more than a user has devices.
 const TRIES: usize = 8;
+/// Values that are written at a time. 16: to replace one takes a connection of its own.
+const AT_ONCE: usize = 16;
 
 /// What a user did with an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -125,46 +130,89 @@ pub async fn record_events<K: Kv>(
     events: &[StoredEvent],
     options: &SessionOptions,
 ) -> Result<(), StoreError> {
-    keys::check_ns(ns)?;
-    let key = session_key(ns, user);
-    update(kv, &key, options.ttl, |value| {
-        // what is damaged is as good as gone
-        let mut all = value.and_then(|value| decode(&key, value).ok()).unwrap_or_default();
-        all.extend_from_slice(events);
-        all.sort_by_key(|event| event.at_s);
-        let surplus = all.len().saturating_sub(options.most);
-        encode(&key, &all[surplus..])
-    })
-    .await?;
-    let items: Vec<u64> = events.iter().filter(|event| event.kind.is_seen()).map(|event| event.item).collect();
-    if items.is_empty() {
-        return Ok(());
-    }
-    let key = seen_key(ns, user);
-    update(kv, &key, options.seen.ttl, |value| {
-        let mut seen = value.and_then(|value| Seen::open(&key, value).ok()).unwrap_or_default();
-        items.iter().for_each(|&item| seen.add(item, &options.seen));
-        seen.seal(&key)
-    })
-    .await
+    record_all_events(kv, ns, &[(user, events)], options).await
 }
 
-/// Replaces a value by what `change` makes of it, tried again whenever another was quicker.
-async fn update<K: Kv>(
-    kv: &K,
-    key: &[u8],
-    ttl: Duration,
-    change: impl Fn(Option<&[u8]>) -> Vec<u8>,
-) -> Result<(), StoreError> {
-    for _ in 0..TRIES {
-        let found = kv.get_many(&[key.to_vec()]).await?.pop().flatten();
-        let new = change(found.as_deref());
-        // to set what is there already would be refused by no one and prove nothing
-        if kv.compare_and_set(key, found.as_deref(), &new, Some(ttl)).await? {
-            return Ok(());
+/// The same for several users, each once: all that there is of them is read in one trip, and written at once. When it
+/// fails, what some of them did may be kept.
+pub fn record_all_events<'k, K: Kv>(
+    kv: &'k K,
+    ns: &str,
+    users: &[(Id<'_>, &[StoredEvent])],
+    options: &SessionOptions,
+) -> impl Future<Output = Result<(), StoreError>> + Send + use<'k, K> {
+    let (known, options) = (keys::check_ns(ns), *options);
+    let mut left: Vec<Change> = users.iter().flat_map(|(user, events)| changes(ns, *user, events)).collect();
+    async move {
+        known?;
+        for _ in 0..TRIES {
+            let keys: Vec<Vec<u8>> = left.iter().map(|change| change.key.clone()).collect();
+            if keys.is_empty() {
+                return Ok(());
+            }
+            let found = kv.get_many(&keys).await?;
+            let all = left.into_iter().zip(found).map(|(change, found)| change.write(kv, found, options));
+            let lost: Vec<Option<Change>> = stream::iter(all).buffered(AT_ONCE).try_collect().await?;
+            left = lost.into_iter().flatten().collect();
+        }
+        match left.first() {
+            Some(Change { key, .. }) => {
+                Err(StoreError::Contended { what: String::from_utf8_lossy(key).into_owned(), tries: TRIES })
+            }
+            None => Ok(()),
         }
     }
-    Err(StoreError::Contended { what: String::from_utf8_lossy(key).into_owned(), tries: TRIES })
+}
+
+/// A value that is to be replaced by itself and more.
+struct Change {
+    key: Vec<u8>,
+    more: More,
+}
+
+enum More {
+    Events(Vec<StoredEvent>),
+    Seen(Vec<u64>),
+}
+
+/// What events of a user change.
+fn changes(ns: &str, user: Id<'_>, events: &[StoredEvent]) -> impl Iterator<Item = Change> + use<> {
+    let session = Change { key: session_key(ns, user), more: More::Events(events.to_vec()) };
+    let items: Vec<u64> = events.iter().filter(|event| event.kind.is_seen()).map(|event| event.item).collect();
+    let seen = (!items.is_empty()).then(|| Change { key: seen_key(ns, user), more: More::Seen(items) });
+    std::iter::once(session).chain(seen)
+}
+
+impl Change {
+    /// Replaces what was found; comes back when another was quicker.
+    async fn write<K: Kv>(
+        self,
+        kv: &K,
+        found: Option<Vec<u8>>,
+        options: SessionOptions,
+    ) -> Result<Option<Self>, StoreError> {
+        let (new, ttl) = self.make(found.as_deref(), &options);
+        let kept = kv.compare_and_set(&self.key, found.as_deref(), &new, Some(ttl)).await?;
+        Ok((!kept).then_some(self))
+    }
+
+    /// What becomes of what was found, and for how long. What is damaged is as good as gone.
+    fn make(&self, found: Option<&[u8]>, options: &SessionOptions) -> (Vec<u8>, Duration) {
+        match &self.more {
+            More::Events(events) => {
+                let mut all = found.and_then(|value| decode(&self.key, value).ok()).unwrap_or_default();
+                all.extend_from_slice(events);
+                all.sort_by_key(|event| event.at_s);
+                let surplus = all.len().saturating_sub(options.most);
+                (encode(&self.key, &all[surplus..]), options.ttl)
+            }
+            More::Seen(items) => {
+                let mut seen = found.and_then(|value| Seen::open(&self.key, value).ok()).unwrap_or_default();
+                items.iter().for_each(|&item| seen.add(item, &options.seen));
+                (seen.seal(&self.key), options.seen.ttl)
+            }
+        }
+    }
 }
 
 fn encode(key: &[u8], events: &[StoredEvent]) -> Vec<u8> {

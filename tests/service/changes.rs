@@ -1,7 +1,7 @@
 //! What is changed through a service is in force when it answers, and is kept.
 
 use crate::support::RedisServer;
-use crate::support::serve::{Answered, Client, DIM, Serving, Trained};
+use crate::support::serve::{Answered, Client, DIM, Serving, Trained, USERS};
 use serde_json::{Value, json};
 
 fn send(serving: &Serving, method: &str, path: &str, body: &Value) -> Answered {
@@ -43,6 +43,27 @@ fn what_users_did_is_not_recommended_again_and_moves_their_vector() {
     for wrong in [json!({"events": [event("item-1", "stole")]}), json!({"events": [{"user_id": "u"}]}), json!({})] {
         assert_eq!(send(&serving, "POST", "/v1/events", &wrong).problem(), "invalid-request");
     }
+}
+
+#[test]
+fn what_many_users_did_is_one_call_to_the_service_and_one_read_of_the_store() {
+    let (redis, trained) = world();
+    let serving = trained.serve(&redis.url(), "--set reload.poll_ms=600000");
+    let reads = || serving.metric("tonnage_store_seconds_count{call=\"read\"}");
+    for turn in 0..2 {
+        let tops: Vec<String> =
+            (0..USERS).map(|user| recommended(&serving, &format!("user-{user}"))[0].clone()).collect();
+        let bought = |(user, item): (usize, &String)| json!({"user_id": format!("user-{user}"), "item_id": item, "event": "purchase"});
+        let all: Vec<Value> = tops.iter().enumerate().map(bought).collect();
+        let before = reads();
+        let sent = send(&serving, "POST", "/v1/events", &json!({"events": all, "deadline_ms": 600_000}));
+        assert_eq!((accepted(&sent), reads() - before), (USERS as u64, 1.0), "{turn}");
+        for (user, top) in tops.iter().enumerate() {
+            assert!(!recommended(&serving, &format!("user-{user}")).contains(top), "{turn}: {user}");
+        }
+    }
+    let late = json!({"events": [{"user_id": "user-4", "item_id": "item-1", "event": "click"}], "deadline_ms": 0});
+    assert_eq!(send(&serving, "POST", "/v1/events", &late).problem(), "store-unavailable");
 }
 
 #[test]

@@ -19,8 +19,10 @@ const LARGEST: f64 = 65_504.0;
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventsRequest {
-    /// In any order.
+    /// In any order, of any users.
     pub events: Vec<UserEvent>,
+    /// By when they have to be kept.
+    pub deadline_ms: Option<u64>,
 }
 
 /// Something that a user did.
