@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::breaker::Breaker;
@@ -26,8 +26,8 @@ pub struct App {
     pub pool: Pool,
     /// What stands before the store.
     pub breaker: Arc<Breaker>,
-    /// The store, once it was reached.
-    pub store: OnceLock<Store>,
+    /// The store, which may not have been reached yet.
+    pub store: Store,
     /// Requests of late.
     pub recent: Recent,
     /// What changed since the index was built.
@@ -48,13 +48,15 @@ impl App {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = if config.run.threads == 0 { cores } else { config.run.threads };
         let pause = Duration::from_millis(config.store.breaker_pause_ms);
+        let (metrics, breaker) = (Arc::default(), Arc::new(Breaker::new(config.store.breaker_failures, pause)));
+        let (address, timeout) = (config.redacted().store.address, Duration::from_millis(config.store.timeout_ms));
         let began = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
-            metrics: Arc::default(),
             shelf: Shelf::default(),
             pool: Pool::start(threads, Duration::from_secs_f64(config.run.queue_ms / 1e3))?,
-            breaker: Arc::new(Breaker::new(config.store.breaker_failures, pause)),
-            store: OnceLock::new(),
+            store: Store::new(address, timeout, Arc::clone(&breaker), Arc::clone(&metrics)),
+            metrics,
+            breaker,
             recent: Recent::new(config.reload.warm),
             live: Arc::new(live),
             draining: Arc::default(),
@@ -68,7 +70,8 @@ impl App {
     pub fn engine_options(&self) -> EngineOptions {
         let store = &self.config.store;
         let store_timeout = Duration::from_millis(store.timeout_ms);
-        EngineOptions { store_timeout, known_bytes: store.memory_bytes, ..EngineOptions::default() }
+        let (known_bytes, cache_bytes) = (store.memory_bytes, self.config.run.cache_bytes);
+        EngineOptions { store_timeout, known_bytes, cache_bytes, ..EngineOptions::default() }
     }
 
     /// What is served, or that nothing is yet.
@@ -124,11 +127,12 @@ impl App {
         if self.draining.load(Relaxed) {
             return (false, "stopping");
         }
-        if self.shelf.current().is_none() {
-            return (false, "nothing is loaded yet");
-        }
-        if self.breaker.is_open() {
+        let Some(loaded) = self.shelf.current() else { return (false, "nothing is loaded yet") };
+        if self.breaker.is_open() || !self.store.is_reached() {
             return (self.config.store.ready_without, "degraded: the store is away");
+        }
+        if !loaded.is_published {
+            return (self.config.store.ready_without, "degraded: the store has no release that can be served");
         }
         (true, "ready")
     }

@@ -1,11 +1,13 @@
 //! A store that is never waited for long: every call has a timeout, reads have one second try, and a breaker stands
 //! before all of it.
 //!
+//! It is there from the start, and until the store was reached for the first time every call fails.
+//!
 //! The one thing to know: it is a [`Kv`] like the one inside it. Whoever reads through it sees a store that fails fast,
 //! and needs to know nothing else.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::breaker::Breaker;
@@ -15,7 +17,7 @@ use crate::kv::{KeyRange, Kv, KvError, KvStats};
 /// Any home, guarded. Cheap to clone when the home is; clones share the breaker.
 #[derive(Clone, Debug)]
 pub struct Guarded<K> {
-    kv: K,
+    kv: Arc<OnceLock<K>>,
     address: String,
     timeout: Duration,
     breaker: Arc<Breaker>,
@@ -23,16 +25,36 @@ pub struct Guarded<K> {
 }
 
 impl<K: Kv> Guarded<K> {
-    /// Puts a guard before a home. `address` is for messages, and has no password in it.
-    pub fn new(kv: K, address: String, timeout: Duration, breaker: Arc<Breaker>, metrics: Arc<Metrics>) -> Self {
-        Self { kv, address, timeout, breaker, metrics }
+    /// A guard with nothing behind it yet. `address` is for messages, and has no password in it.
+    pub fn new(address: String, timeout: Duration, breaker: Arc<Breaker>, metrics: Arc<Metrics>) -> Self {
+        Self { kv: Arc::default(), address, timeout, breaker, metrics }
+    }
+
+    /// Puts it before a home, once.
+    pub fn reached(&self, kv: K) {
+        let _ = self.kv.set(kv);
+        self.breaker.succeeded();
+    }
+
+    /// Whether it was ever reached.
+    pub fn is_reached(&self) -> bool {
+        self.kv.get().is_some()
+    }
+
+    fn home(&self) -> Result<&K, KvError> {
+        let away = || KvError::Unavailable { home: self.address.clone(), detail: "it was not reached yet".to_owned() };
+        self.kv.get().ok_or_else(away)
     }
 
     /// A call that may be made twice: a connection that the server has closed is noticed by the first.
-    async fn read<T, F: Future<Output = Result<T, KvError>>>(&self, call: impl Fn() -> F) -> Result<T, KvError> {
+    async fn read<'a, T, F: Future<Output = Result<T, KvError>>>(
+        &'a self,
+        call: impl Fn(&'a K) -> F,
+    ) -> Result<T, KvError> {
         let twice = async {
-            match call().await {
-                Err(KvError::Unavailable { .. }) => call().await,
+            let kv = self.home()?;
+            match call(kv).await {
+                Err(KvError::Unavailable { .. }) => call(kv).await,
                 answered => answered,
             }
         };
@@ -64,27 +86,27 @@ impl<K: Kv> Guarded<K> {
 
 impl<K: Kv> Kv for Guarded<K> {
     async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Vec<u8>>>, KvError> {
-        self.read(|| self.kv.get_many(keys)).await
+        self.read(|kv| kv.get_many(keys)).await
     }
 
     async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
-        self.read(|| self.kv.get_ranges(ranges)).await
+        self.read(|kv| kv.get_ranges(ranges)).await
     }
 
     async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
-        self.guard(Call::Write, self.kv.set_many(entries, ttl)).await
+        self.guard(Call::Write, async { self.home()?.set_many(entries, ttl).await }).await
     }
 
     async fn set_expiring(&self, entries: Vec<(Vec<u8>, Vec<u8>, Duration)>) -> Result<(), KvError> {
-        self.guard(Call::Write, self.kv.set_expiring(entries)).await
+        self.guard(Call::Write, async { self.home()?.set_expiring(entries).await }).await
     }
 
     async fn delete_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-        self.guard(Call::Write, self.kv.delete_many(keys)).await
+        self.guard(Call::Write, async { self.home()?.delete_many(keys).await }).await
     }
 
     async fn persist_many(&self, keys: &[Vec<u8>]) -> Result<u64, KvError> {
-        self.guard(Call::Write, self.kv.persist_many(keys)).await
+        self.guard(Call::Write, async { self.home()?.persist_many(keys).await }).await
     }
 
     async fn compare_and_set(
@@ -94,14 +116,14 @@ impl<K: Kv> Kv for Guarded<K> {
         new: &[u8],
         ttl: Option<Duration>,
     ) -> Result<bool, KvError> {
-        self.guard(Call::Write, self.kv.compare_and_set(key, expected, new, ttl)).await
+        self.guard(Call::Write, async { self.home()?.compare_and_set(key, expected, new, ttl).await }).await
     }
 
     async fn delete_if_equal(&self, key: &[u8], expected: &[u8]) -> Result<bool, KvError> {
-        self.guard(Call::Write, self.kv.delete_if_equal(key, expected)).await
+        self.guard(Call::Write, async { self.home()?.delete_if_equal(key, expected).await }).await
     }
 
     async fn stats(&self) -> Result<KvStats, KvError> {
-        self.read(|| self.kv.stats()).await
+        self.read(K::stats).await
     }
 }

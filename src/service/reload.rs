@@ -3,18 +3,18 @@
 //! The one thing to know: whatever is wrong with a candidate, what is served goes on being served. A candidate that was
 //! refused is looked at again when its file has changed, or when somebody asks for it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::app::App;
-use super::guarded::Guarded;
 use super::metrics::{OfOutcome, Word};
 use super::shape::ReleaseDocument;
-use super::shelf::{GRACE, LoadError, Loaded, Store, find};
+use super::shelf::{GRACE, LoadError, Loaded, find, newest};
 use crate::catalog::Index;
+use crate::codec::Codec;
 use crate::engine::{Diversity, Effort, Engine, EngineError, ItemFilter, SimilarRequest};
 use crate::kv::{AnyKv, RedisOptions};
 use crate::store::{Manifest, StoreError, UserVectors, current};
@@ -33,8 +33,8 @@ pub enum Command {
 
 /// Follows the store until the service ends.
 pub async fn follow(app: Arc<App>, mut commands: mpsc::Receiver<Command>) {
-    let store = connect(&app).await;
-    let mut follower = Follower { app, store, refused: None, held: None };
+    connect(&app).await;
+    let mut follower = Follower { app, refused: None, held: None };
     let poll = Duration::from_millis(follower.app.config.reload.poll_ms);
     let mut failing = false;
     loop {
@@ -60,7 +60,8 @@ fn clock_us() -> u32 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.subsec_micros())
 }
 
-async fn connect(app: &App) -> Store {
+/// Reaches the store, however long that takes. When it does not answer at once, an index is served without it.
+async fn connect(app: &Arc<App>) {
     let (config, mut told) = (&app.config.store, false);
     let options = RedisOptions {
         connect_timeout_ms: config.connect_timeout_ms,
@@ -70,22 +71,48 @@ async fn connect(app: &App) -> Store {
     let kv = loop {
         match AnyKv::open_with(&config.address, options.clone()).await {
             Ok(kv) => break kv,
-            Err(error) if !told => tracing::warn!(%error, "waiting for the store"),
+            Err(error) if !told => {
+                tracing::warn!(%error, "waiting for the store");
+                begin_alone(app).await;
+            }
             Err(_) => {}
         }
         told = true;
         tokio::time::sleep(PATIENCE).await;
     };
-    let address = app.config.redacted().store.address;
-    let timeout = Duration::from_millis(config.timeout_ms);
-    let store = Guarded::new(kv, address, timeout, Arc::clone(&app.breaker), Arc::clone(&app.metrics));
-    let _ = app.store.set(store.clone());
-    store
+    app.store.reached(kv);
+}
+
+/// Serves the index that there is, by popularity and what requests say, until the store says what should be.
+async fn begin_alone(app: &Arc<App>) {
+    let inside = Arc::clone(app);
+    let load = move || {
+        let Some(path) = newest(&inside.config.index.path) else { return Ok(None) };
+        let index = open(&inside, &path)?;
+        let (ns, release) = (&inside.config.store.namespace, &index.meta().release);
+        let (fingerprint, dim) = (index.fingerprint(), index.dim() as u32);
+        let users = UserVectors::nobodys(inside.store.clone(), ns, release, fingerprint, Codec::Int8, dim);
+        let engine = Engine::open(index, users, inside.engine_options(), Arc::clone(&inside.live))?;
+        let loaded = Loaded::new(engine, inside.config.run.ef, inside.config.run.recall_floor);
+        Ok::<_, LoadError>(Some(Loaded { is_published: false, ..loaded }))
+    };
+    match tokio::task::spawn_blocking(load).await {
+        Ok(Ok(Some(loaded))) => {
+            tracing::warn!(release = loaded.manifest().name, "served without the store: nobody is known");
+            app.serve(Arc::new(loaded));
+        }
+        Ok(Ok(None)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "there is no index to begin with"),
+        Err(error) => tracing::warn!(%error, "there is no index to begin with"),
+    }
+}
+
+fn open(app: &App, path: &Path) -> Result<Index, LoadError> {
+    Ok(if app.config.index.resident { Index::open_resident(path)? } else { Index::open(path)? })
 }
 
 struct Follower {
     app: Arc<App>,
-    store: Store,
     /// The candidate that was refused, as its file was then.
     refused: Option<(String, Stamp)>,
     /// The release that was rolled back from.
@@ -114,7 +141,7 @@ impl Follower {
     /// Takes up the active release if it is not the one that is served.
     async fn look(&mut self, asked: bool) -> Result<(), String> {
         let namespace = self.app.config.store.namespace.clone();
-        let manifest = match current(&self.store, &namespace).await {
+        let manifest = match current(&self.app.store, &namespace).await {
             Ok(manifest) => manifest,
             // it is away: what is served is served
             Err(StoreError::Kv(_)) if self.app.shelf.current().is_some() => return Ok(()),
@@ -170,15 +197,19 @@ impl Follower {
     async fn load(&self, manifest: Manifest) -> Result<Loaded, LoadError> {
         let app = Arc::clone(&self.app);
         let namespace = app.config.store.namespace.clone();
-        let users = UserVectors::open_release(self.store.clone(), &namespace, &manifest.name).await;
+        let users = UserVectors::open_release(app.store.clone(), &namespace, &manifest.name).await;
         let users = users.map_err(EngineError::from)?;
         let handle = tokio::runtime::Handle::current();
         let task = tokio::task::spawn_blocking(move || {
             let path = find(&app.config.index.path, &manifest)?;
-            let index = if app.config.index.resident { Index::open_resident(&path)? } else { Index::open(&path)? };
+            let index = open(&app, &path)?;
             // the index that is served goes on scoring vectors of its release, and what is known of users is kept
             let engine = match app.shelf.current() {
-                Some(served) => served.engine.succeed(index, users)?,
+                Some(served) => {
+                    let is_next = served.is_published && served.manifest().fingerprint != manifest.fingerprint;
+                    let engine = served.engine.succeed(index, users)?;
+                    if is_next { engine } else { engine.without_previous() }
+                }
                 None => Engine::open(index, users, app.engine_options(), Arc::clone(&app.live))?,
             };
             let loaded = Loaded::new(engine, app.config.run.ef, app.config.run.recall_floor);

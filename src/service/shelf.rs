@@ -32,6 +32,8 @@ pub struct Loaded {
     pub engine: Engine<Store>,
     /// The efforts of a search that asks for none: on an idle machine, and the least by the recall floor.
     pub efforts: Efforts,
+    /// Whether the store said that this is what should be served. Otherwise it is an index by itself, and nobody is known.
+    pub is_published: bool,
     /// When it was loaded.
     pub since: Instant,
     /// The same by the wall clock.
@@ -80,12 +82,13 @@ impl Loaded {
         let most = if ef > 0 { ef } else { profile.default_ef() };
         // without a measured recall nothing can be promised, and nothing is lowered
         let least = profile.ef_for(recall_floor).map_or(most, |ef| most.min(ef as usize));
-        Self { engine, efforts: Efforts { most, least }, since: Instant::now(), at: SystemTime::now() }
+        let efforts = Efforts { most, least };
+        Self { engine, efforts, is_published: true, since: Instant::now(), at: SystemTime::now() }
     }
 
     /// The same without the release before it.
     fn alone(&self) -> Self {
-        Self { engine: self.engine.without_previous(), efforts: self.efforts, since: self.since, at: self.at }
+        Self { engine: self.engine.without_previous(), ..*self }
     }
 
     /// Its manifest.
@@ -150,6 +153,7 @@ impl Shelf {
     /// Serves a release from now on, and keeps what was served, to go back to; what was before that is let go.
     pub fn put(&self, loaded: Arc<Loaded>) {
         let before = self.current.swap(Some(loaded));
+        let before = before.filter(|before| before.is_published);
         self.previous.store(before.map(|before| Arc::new(before.alone())));
     }
 
@@ -186,12 +190,30 @@ pub fn find(template: &Path, manifest: &Manifest) -> Result<PathBuf, LoadError> 
         return claim(&path).map(|()| path.clone()).map_err(|got| missing(path, got));
     }
     let listed = std::fs::read_dir(&path).map_err(|error| missing(path.clone(), error.to_string()))?;
-    let files = listed.flatten().map(|entry| entry.path());
-    let mut indexes: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|end| end == "tng")).collect();
-    // the same one on every machine
-    indexes.sort();
+    let indexes = indexes(listed);
     let found = indexes.iter().find(|file| claim(file).is_ok()).cloned();
     found.ok_or_else(|| missing(path, format!("{} files *.tng, none of which has it", indexes.len())))
+}
+
+/// The index to begin with while the store cannot say which: the file itself, or of a folder the one that was built last.
+/// With a path that the release's name is a part of there is none.
+pub fn newest(template: &Path) -> Option<PathBuf> {
+    if template.to_string_lossy().contains('{') {
+        return None;
+    }
+    if !template.is_dir() {
+        return Some(template.to_owned());
+    }
+    let built = |path: &PathBuf| std::fs::metadata(path).and_then(|about| about.modified()).ok();
+    std::fs::read_dir(template).ok().and_then(|listed| indexes(listed).into_iter().max_by_key(built))
+}
+
+/// The files with indexes of a folder, in the same order on every machine.
+fn indexes(listed: std::fs::ReadDir) -> Vec<PathBuf> {
+    let files = listed.flatten().map(|entry| entry.path());
+    let mut indexes: Vec<PathBuf> = files.filter(|file| file.extension().is_some_and(|end| end == "tng")).collect();
+    indexes.sort();
+    indexes
 }
 
 /// A cause in a line, without the path that the message around it has.

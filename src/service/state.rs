@@ -41,10 +41,7 @@ pub async fn releases(entered: Entered) -> Result<Response, Problem> {
     let app = &entered.app;
     let serving = app.loaded()?.document();
     let previous = app.shelf.previous().map(|loaded| loaded.document());
-    let listed = match app.store.get() {
-        Some(kv) => store::list(kv, &app.config.store.namespace).await.ok().map(|(listed, _)| listed),
-        None => None,
-    };
+    let listed = store::list(&app.store, &app.config.store.namespace).await.ok().map(|(listed, _)| listed);
     let row = |listed: store::Listed| Listed {
         name: listed.entry.name,
         fingerprint: format!("{:016x}", listed.entry.fingerprint),
@@ -86,8 +83,7 @@ pub struct CapacityDocument {
 pub async fn capacity(entered: Entered) -> Result<Response, Problem> {
     let app = &entered.app;
     let loaded = app.loaded()?;
-    let kv = app.store.get().ok_or_else(Problem::store_away)?;
-    let stats = kv.stats().await.map_err(|error| {
+    let stats = app.store.stats().await.map_err(|error| {
         tracing::warn!(%error, "the capacity of the store is not known");
         Problem::store_away()
     })?;

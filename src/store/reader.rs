@@ -4,6 +4,7 @@ use super::ledger::{self, Entry, State};
 use super::page::{self, HashedPage, Place};
 use super::release::{self, Addressing, Manifest};
 use super::{StoreError, keys};
+use crate::codec::Codec;
 use crate::input::Id;
 use crate::kv::{KeyRange, Kv};
 
@@ -31,6 +32,11 @@ impl<K: Kv> UserVectors<K> {
     pub async fn open_release(kv: K, ns: &str, name: &str) -> Result<Self, StoreError> {
         let manifest = release::release(&kv, ns, name).await?;
         Ok(Self { kv, ns: ns.to_owned(), manifest })
+    }
+
+    /// Nobody's, for an index whose release the store cannot be asked about, as while it is away: no id leads to a page.
+    pub fn nobodys(kv: K, ns: &str, name: &str, fingerprint: u64, codec: Codec, dim: u32) -> Self {
+        Self { kv, ns: ns.to_owned(), manifest: Manifest::of_nobody(name, fingerprint, codec, dim) }
     }
 
     /// The pinned release.

@@ -81,6 +81,24 @@ pub struct Growth {
 }
 
 impl Manifest {
+    /// Of a release that nobody is known to be in.
+    pub(super) fn of_nobody(name: &str, fingerprint: u64, codec: Codec, dim: u32) -> Self {
+        Self {
+            format: FORMAT,
+            name: name.to_owned(),
+            fingerprint,
+            id: id(name, fingerprint),
+            codec,
+            dim,
+            users: 0,
+            addressing: Addressing::Dense { slots: 1 },
+            bytes: 0,
+            checksum: 0,
+            keys: None,
+            memory: None,
+        }
+    }
+
     /// Written behind every record: the low 16 bits of the id, 1 instead of 0. A slot of zeros is nobody's.
     pub fn tag(&self) -> u16 {
         tag(id_bits(&self.id))

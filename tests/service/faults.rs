@@ -96,12 +96,37 @@ fn a_store_that_refuses_writes_is_read() {
 }
 
 #[test]
-fn a_service_that_starts_before_its_store_waits_for_it() {
+fn a_service_that_starts_before_its_store_answers_what_is_popular_and_takes_up_the_release_when_it_comes() {
     let mut redis = RedisServer::start(&[]);
     let trained = Trained::new();
     trained.build("monday", "");
     redis.kill();
-    let serving = trained.start(&redis.url(), IMPATIENT);
+    let serving = trained.serve(&redis.url(), IMPATIENT);
+    assert_eq!(serving.get("/readyz").body, "degraded: the store is away\n");
+    let early = serving.post("/v1/recommend", r#"{"user_id":"user-5","k":10}"#);
+    assert_eq!((early.status, early.items().len()), (200, 10), "{early:?}");
+    let early = early.json();
+    assert_eq!((&early["user_vector"]["origin"], &early["release"]), (&"popularity".into(), &"monday".into()));
+    assert!(!early["degraded"].as_array().unwrap().is_empty(), "{early:?}");
+    let event = r#"{"events":[{"user_id":"user-5","item_id":"item-1","event":"click"}]}"#;
+    assert_eq!(serving.post("/v1/events", event).problem(), "store-unavailable");
+    redis.revive();
+    serving.wait_until("it misses a release", || {
+        serving.get("/readyz").body == "degraded: the store has no release that can be served\n"
+    });
+    trained.publish("monday", &redis.url());
+    serving.wait_until("users are known", || is_well(&serving));
+    assert_eq!(serving.get("/readyz").body, "ready\n");
+    assert_eq!(serving.admin_post("/v1/admin/rollback").problem(), "release-refused", "to nobody");
+}
+
+#[test]
+fn a_service_that_cannot_know_its_index_without_the_store_waits_for_it() {
+    let mut redis = RedisServer::start(&[]);
+    let trained = Trained::new();
+    trained.build("monday", "");
+    redis.kill();
+    let serving = trained.start(&redis.url(), &format!("{IMPATIENT} --set index.path=indexes/{{release}}.tng"));
     assert_eq!((serving.get("/readyz").status, serving.get("/livez").status), (503, 200));
     let early = serving.post("/v1/recommend", r#"{"user_id":"user-5"}"#);
     assert_eq!((early.status, early.problem().as_str()), (503, "not-ready"));

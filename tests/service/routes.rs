@@ -204,6 +204,18 @@ fn requests_have_names(serving: &Serving) {
 }
 
 #[test]
+fn candidates_that_were_found_answer_again_where_there_is_memory_for_them() {
+    let world = World::new();
+    for (flags, cached) in [("", 0.0), ("--set run.cache_bytes=1000000", 2.0)] {
+        let serving = world.serve(flags);
+        let ask = || serving.post("/v1/recommend", r#"{"user_id":"user-6","k":10}"#).items();
+        let first = ask();
+        assert_eq!((ask(), ask()), (first.clone(), first));
+        assert_eq!(serving.metric("tonnage_cached_total"), cached, "{flags}");
+    }
+}
+
+#[test]
 fn every_route_wants_the_right_key() {
     let world = World::new();
     let keys = "--set keys.read=['read-0123456789abcdef'] --set keys.write=['write-0123456789abcdef'] \
