@@ -3,12 +3,14 @@
 //! The one thing to know: an answer means that it is kept. Events are in the store, availability and items in the journal.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::response::Response;
 use tokio::time::timeout_at;
 
 use super::answer::problem_of;
 use super::body::{aside, look_through};
+use super::pool::Refused;
 use super::problem::Problem;
 use super::routes::{Entered, json, parse};
 use super::shape::{AvailabilityRequest, DeleteRequest, Done, EventsRequest, ItemsRequest};
@@ -27,8 +29,12 @@ pub async fn events(mut entered: Entered) -> Result<Response, Problem> {
     };
     let (deadline_ms, events) = look_through(body, look).await?;
     let loaded = app.loaded()?;
-    let accepted = events.iter().map(|(_, events)| events.len()).sum();
-    let kept = timeout_at(entered.deadline(deadline_ms).into(), loaded.engine.record_all(events)).await;
+    let (deadline, accepted) = (entered.deadline(deadline_ms), events.iter().map(|(_, events)| events.len()).sum());
+    // a timer may ring late: what is over already is not begun
+    if deadline <= Instant::now() {
+        return Err(app.no_time(Refused::Late));
+    }
+    let kept = timeout_at(deadline.into(), loaded.engine.record_all(events)).await;
     kept.map_err(|_| {
         tracing::warn!("events were not kept in time");
         Problem::store_away()

@@ -63,7 +63,7 @@ fn what_many_users_did_is_one_call_to_the_service_and_one_read_of_the_store() {
         }
     }
     let late = json!({"events": [{"user_id": "user-4", "item_id": "item-1", "event": "click"}], "deadline_ms": 0});
-    assert_eq!(send(&serving, "POST", "/v1/events", &late).problem(), "store-unavailable");
+    assert_eq!(send(&serving, "POST", "/v1/events", &late).problem(), "overloaded");
 }
 
 #[test]
