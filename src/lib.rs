@@ -21,10 +21,10 @@
 //! | 0 | [`mod@file`] | bytes on disk: header, sections, checksums, mapping, atomic writing |
 //! | 0 | [`kv`] | bytes by key: Redis or an embedded file behind one trait |
 //! | 1 | [`codec`] | vectors to bytes and back: `f32` `f16` `int8` `int4` |
-//! | 1 | [`input`] | what training leaves: vectors, ids, tags, popularity, interactions |
+//! | 1 | [`input`] | what training leaves: vectors, ids, tags, numbers, popularity, interactions |
 //! | 2 | [`graph`] | HNSW: build, search, check |
 //! | 2 | [`store`] | the user side by key: pages, releases, publish, activate, read |
-//! | 3 | [`catalog`] | the item index: one file with ids, tags, codes, graph and measured quality |
+//! | 3 | [`catalog`] | the item index: one file with ids, tags, numbers, codes, graph and measured quality |
 //! | 4 | [`plan`] | budgets in, settings out: what codecs are worth, what requests cost |
 //! | 4 | [`engine`] | one request: user id to ranked items of the same release |
 //! | 5 | [`service`] | the engine behind HTTP: reload, overload, faults, metrics |

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use super::index::MAX_M;
 use super::profile::{Sample, measure};
 use super::rows::{Encoder, Rows};
-use super::{CatalogError, Index, Meta, ids, section, tags};
+use super::{CatalogError, Index, Meta, ids, numbers, section, tags};
 use crate::codec::{Codec, Layout, Metric, Query};
 use crate::file::{FileError, Mapped, Tag, Writer};
 use crate::graph::{self, BuildOptions, Built, order::order};
-use crate::input::{Ids, Tags, Vectors, check_rows};
+use crate::input::{Ids, Numbers, Tags, Vectors, check_rows};
 use crate::kernel;
 
 /// Users that links are added for at most, and items for each: more find little that is new (a fifth as many users as
@@ -30,6 +30,8 @@ pub struct BuildSpec<'a> {
     pub ids: Option<&'a Ids>,
     /// Tags of items.
     pub tags: Option<&'a Tags>,
+    /// Numbers of items.
+    pub numbers: Option<&'a Numbers>,
     /// Popularity of items, larger is more popular.
     pub popularity: Option<&'a [f32]>,
     /// User vectors: some measure the profile, for which items stand in when there are none; for the others' sake links
@@ -51,12 +53,13 @@ pub struct BuildSpec<'a> {
 
 impl<'a> BuildSpec<'a> {
     /// Items and how they are compared, and of all else what `tonnage build` does unless told otherwise: `int8` and its
-    /// residuals, a profile, no ids, tags, popularity or users, a release named `release`.
+    /// residuals, a profile, no ids, tags, numbers, popularity or users, a release named `release`.
     pub fn new(items: &'a Vectors, metric: Metric) -> Self {
         Self {
             items,
             ids: None,
             tags: None,
+            numbers: None,
             popularity: None,
             users: None,
             metric,
@@ -196,6 +199,7 @@ fn check(spec: &BuildSpec) -> Result<(), CatalogError> {
     if let Some(row) = spec.tags.iter().flat_map(|tags| tags.rows.iter().flatten()).find(|&&row| row as usize >= n) {
         return setting("the row of a tag", format!("below {n}"), row.to_string());
     }
+    spec.numbers.map_or(Ok(()), |numbers| numbers::check(numbers, n))?;
     if let Some(ids) = spec.ids.or(spec.items.ids()) {
         check_rows("ids", n, ids.len())?;
         ids.check_unique()?;
@@ -240,7 +244,7 @@ fn write(spec: &BuildSpec, path: &Path, encoder: &Encoder, rows: Rows, built: Bu
     Ok(())
 }
 
-/// Ids, tags and popularity.
+/// Ids, tags, numbers and popularity.
 fn write_facts(spec: &BuildSpec, writer: &mut Writer, ids: Option<&Ids>, order: &[u32]) -> Result<(), CatalogError> {
     match ids {
         Some(ids) => ids::write(writer, ids, order)?,
@@ -249,6 +253,7 @@ fn write_facts(spec: &BuildSpec, writer: &mut Writer, ids: Option<&Ids>, order: 
     let mut node_of = vec![0; order.len()];
     order.iter().enumerate().for_each(|(node, &row)| node_of[row as usize] = node as u32);
     tags::write(writer, spec.tags.unwrap_or(&Tags::default()), &node_of)?;
+    numbers::write(writer, spec.numbers.unwrap_or(&Numbers::default()), &node_of)?;
     let mut popular: Vec<u32> = Vec::new();
     if let Some(popularity) = spec.popularity {
         let mut rows: Vec<u32> = (0..order.len() as u32).collect();

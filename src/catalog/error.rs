@@ -65,6 +65,16 @@ pub enum CatalogError {
         /// Some of them.
         examples: String,
     },
+    /// A field that no item has a number of.
+    #[error("no item has a number {got:?}; there are {count} fields of numbers, the most used {examples}")]
+    UnknownField {
+        /// What was asked for.
+        got: String,
+        /// How many fields there are.
+        count: usize,
+        /// Some of them.
+        examples: String,
+    },
     /// No codec is good enough.
     #[error("no codec reaches recall@10 {floor}: the best, {best}, reaches {recall:.4}; lower the floor")]
     Floor {

@@ -6,8 +6,9 @@ use std::sync::Mutex;
 use rayon::prelude::*;
 
 use super::ids::MappedIds;
+use super::numbers::MappedNumbers;
 use super::tags::MappedTags;
-use super::{CatalogError, Meta, Profile, TagFilter, section};
+use super::{CatalogError, Meta, NumberField, Profile, TagFilter, section};
 use crate::codec::{Codec, Layout, MAX_COMPONENT, Matrix, Metric, Query};
 use crate::file::{Mapped, Tag};
 use crate::graph::check::structure;
@@ -197,6 +198,17 @@ impl Index {
     /// The number of a tag.
     pub fn find_tag(&self, name: &str) -> Result<usize, CatalogError> {
         MappedTags::of(&self.file)?.find(name)
+    }
+
+    /// The fields of numbers that items have, by name.
+    pub fn number_fields(&self) -> Vec<NumberField<'_>> {
+        MappedNumbers::of(&self.file).map(MappedNumbers::fields).unwrap_or_default()
+    }
+
+    /// The nodes whose number of a field is within `min` and `max`, both included, by that number. How many they are costs
+    /// a bisection.
+    pub fn range(&self, field: &str, min: f64, max: f64) -> Result<&[u32], CatalogError> {
+        MappedNumbers::of(&self.file)?.range(field, min, max)
     }
 
     /// Nodes by falling popularity; empty when the index was built without.
@@ -390,6 +402,7 @@ impl Index {
         let tags = MappedTags::of(&self.file).map_err(|error| error.to_string())?;
         setting("`tags`", tags.len() == meta.tags as usize)?;
         tags.check(n)?;
+        MappedNumbers::of(&self.file).map_err(|error| error.to_string())?.check(n)?;
         let popular = self.popular();
         setting("section `popular`", popular.len() <= n && popular.iter().all(|&node| (node as usize) < n))
     }

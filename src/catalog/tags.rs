@@ -1,5 +1,6 @@
 //! Tags in a mapped file, and the filters made of them.
 
+use super::names::MappedNames;
 use super::{CatalogError, section};
 use crate::file::{FileError, Mapped, Writer};
 use crate::input::Tags;
@@ -23,9 +24,7 @@ impl TagFilter {
 /// Names, ascending, each with the nodes of its items, ascending.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MappedTags<'a> {
-    text: &'a [u8],
-    /// For each tag where its name and where its nodes end.
-    ends: &'a [[u64; 2]],
+    names: MappedNames<'a>,
     nodes: &'a [u32],
 }
 
@@ -47,28 +46,20 @@ pub(super) fn write(writer: &mut Writer, tags: &Tags, node_of: &[u32]) -> Result
 impl<'a> MappedTags<'a> {
     /// The tags of a file. [`MappedTags::check`] says whether they can be trusted.
     pub fn of(file: &'a Mapped) -> Result<Self, FileError> {
-        Ok(Self {
-            text: file.section(section::TAG_TEXT)?,
-            ends: file.numbers(section::TAG_ENDS)?,
-            nodes: file.numbers(section::TAG_ITEMS)?,
-        })
+        let names = MappedNames::of(file, section::TAG_TEXT, section::TAG_ENDS)?;
+        Ok(Self { names, nodes: file.numbers(section::TAG_ITEMS)? })
     }
 
     pub fn len(self) -> usize {
-        self.ends.len()
-    }
-
-    fn range(self, tag: usize, column: usize) -> std::ops::Range<usize> {
-        let start = if tag == 0 { 0 } else { self.ends[tag - 1][column] };
-        start as usize..self.ends[tag][column] as usize
+        self.names.len()
     }
 
     pub fn name(self, tag: usize) -> &'a str {
-        std::str::from_utf8(&self.text[self.range(tag, 0)]).unwrap_or_default()
+        self.names.name(tag)
     }
 
     pub fn nodes(self, tag: usize) -> &'a [u32] {
-        &self.nodes[self.range(tag, 1)]
+        &self.nodes[self.names.list(tag)]
     }
 
     /// The tags of a node; a scan of all tags, for showing a few items.
@@ -97,34 +88,15 @@ impl<'a> MappedTags<'a> {
     }
 
     pub fn find(self, name: &str) -> Result<usize, CatalogError> {
-        let (mut first, mut end) = (0, self.len());
-        while first < end {
-            let middle = usize::midpoint(first, end);
-            if self.name(middle) < name { first = middle + 1 } else { end = middle }
-        }
-        let found = (first < self.len() && self.name(first) == name).then_some(first);
-        found.ok_or_else(|| {
-            let mut tags: Vec<usize> = (0..self.len()).collect();
-            tags.sort_by_key(|&tag| std::cmp::Reverse(self.nodes(tag).len()));
-            let examples: Vec<_> = tags.iter().take(5).map(|&tag| self.name(tag)).collect();
-            CatalogError::UnknownTag { got: name.to_owned(), count: self.len(), examples: examples.join(", ") }
+        self.names.find(name).ok_or_else(|| {
+            let (count, examples) = (self.len(), self.names.examples());
+            CatalogError::UnknownTag { got: name.to_owned(), count, examples }
         })
     }
 
     /// What is wrong with the tags of `n` nodes, if anything.
     pub fn check(self, n: usize) -> Result<(), String> {
-        let lens = [self.text.len(), self.nodes.len()];
-        for (column, len) in lens.into_iter().enumerate() {
-            let ascending = self.ends.windows(2).all(|pair| pair[0][column] <= pair[1][column]);
-            if !ascending || self.ends.last().map_or(0, |end| end[column]) != len as u64 {
-                return Err("the tags' ends do not cut their names and items".to_owned());
-            }
-        }
-        let named = |tag: usize| std::str::from_utf8(&self.text[self.range(tag, 0)]).is_ok();
-        let sorted = (1..self.len()).all(|tag| self.name(tag - 1) < self.name(tag));
-        if !(sorted && (0..self.len()).all(named)) {
-            return Err("tags repeat, are out of order or are not UTF-8".to_owned());
-        }
+        self.names.check(self.nodes.len()).map_err(|what| format!("tags: {what}"))?;
         let ascending = |tag: usize| self.nodes(tag).windows(2).all(|pair| pair[0] < pair[1]);
         if self.nodes.iter().any(|&node| node as usize >= n) || !(0..self.len()).all(ascending) {
             return Err("a tag's items are out of range or out of order".to_owned());

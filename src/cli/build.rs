@@ -11,7 +11,7 @@ use super::out::{self, Output};
 use crate::catalog::{self, BuildSpec, Candidate, Index, Profile, SectionBytes, Stage};
 use crate::codec::{Codec, Metric};
 use crate::graph::BuildOptions;
-use crate::input::{Ids, Vectors, check_rows, read_popularity, read_tags};
+use crate::input::{Ids, Vectors, check_rows, read_numbers, read_popularity, read_tags};
 use crate::plan::quality::ItemForm;
 
 /// Quantize item vectors, link them into a graph, measure the result and write one index file
@@ -45,6 +45,9 @@ pub struct Args {
     /// Tags of items: a table with columns `id` and `tags`, or .csv with `id,tag`
     #[arg(long, value_name = "FILE")]
     tags: Option<PathBuf>,
+    /// Numbers of items, to filter by ranges of: a table with columns `id`, `field` and `value`
+    #[arg(long, value_name = "FILE")]
+    numbers: Option<PathBuf>,
     /// Popularity of items: a table with columns `id` and `popularity`
     #[arg(long, value_name = "FILE")]
     popularity: Option<PathBuf>,
@@ -124,6 +127,7 @@ fn build(args: &Args, out: Output) -> anyhow::Result<()> {
     }
     let known = ids.as_ref().or(items.ids()).unwrap_or(&rows);
     let tags = args.tags.as_deref().map(|path| read_tags(path, known)).transpose()?;
+    let numbers = args.numbers.as_deref().map(|path| read_numbers(path, known)).transpose()?;
     let popularity = args.popularity.as_deref().map(|path| read_popularity(path, known)).transpose()?;
     let rerank = |codec| matches!(codec, Codec::Int8 | Codec::Int4).then_some(Codec::Int8).filter(|_| !args.no_rerank);
     let (codec, finer, choice) = match args.codec {
@@ -138,6 +142,7 @@ fn build(args: &Args, out: Output) -> anyhow::Result<()> {
         items: &items,
         ids: ids.as_ref(),
         tags: tags.as_ref(),
+        numbers: numbers.as_ref(),
         popularity: popularity.as_deref(),
         users: users.as_ref(),
         metric: args.metric,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::build::profile_table;
 use super::out::{self, Output};
-use crate::catalog::{Index, Meta, Profile, SectionBytes};
+use crate::catalog::{Index, Meta, NumberField, Profile, SectionBytes};
 use crate::graph::check::unreachable;
 use crate::plan::quality::ItemForm;
 
@@ -33,6 +33,7 @@ struct Report<'a> {
     #[serde(flatten)]
     meta: &'a Meta,
     sections: Vec<SectionBytes>,
+    numbers: Vec<NumberField<'a>>,
     profile: &'a Profile,
     graph: Option<Walked>,
 }
@@ -54,6 +55,7 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
         fingerprint: format!("{:016x}", index.fingerprint()),
         meta: index.meta(),
         sections: index.sections(),
+        numbers: index.number_fields(),
         profile: index.profile(),
         graph,
     };
@@ -93,5 +95,13 @@ fn text(report: &Report) -> String {
         .map(|section| vec![section.name.clone(), section.bytes.to_string(), format!("{:.1}", section.per_item)]);
     text += &out::table(&["section", "bytes", "bytes/item"], rows);
     text.push('\n');
+    if !report.numbers.is_empty() {
+        let rows = report.numbers.iter().map(|numbers| {
+            let NumberField { field, items, min, max } = numbers;
+            vec![(*field).to_owned(), items.to_string(), min.to_string(), max.to_string()]
+        });
+        text += &out::table(&["number", "items", "min", "max"], rows);
+        text.push('\n');
+    }
     text + &profile_table(report.profile)
 }

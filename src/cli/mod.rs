@@ -164,7 +164,7 @@ fn code_of_catalog(error: &CatalogError) -> u8 {
         CatalogError::File(_) | CatalogError::Malformed { .. } => 4,
         CatalogError::Input(_) | CatalogError::Vector { .. } | CatalogError::Dimensions { .. } => 3,
         CatalogError::Floor { .. } => 6,
-        CatalogError::Setting { .. } | CatalogError::UnknownTag { .. } => 2,
+        CatalogError::Setting { .. } | CatalogError::UnknownTag { .. } | CatalogError::UnknownField { .. } => 2,
         CatalogError::Query(_) => 1,
     }
 }

@@ -1,4 +1,4 @@
-//! What training leaves, read in bounded memory: matrices of vectors, ids, tags, popularity, interactions,
+//! What training leaves, read in bounded memory: matrices of vectors, ids, tags, numbers, popularity, interactions,
 //! requests.
 //!
 //! | in | from | read by |
@@ -6,6 +6,7 @@
 //! | vectors | `.npy` `.fvecs` `.safetensors` `.parquet` `.arrow` `.feather` | [`Vectors`] |
 //! | ids | `.txt` `.npy` `.csv` `.parquet` `.arrow` `.feather` | [`Ids`] |
 //! | tags | `.csv` `.parquet` `.arrow` `.feather` | [`read_tags`] |
+//! | numbers | same | [`read_numbers`] |
 //! | popularity | same | [`read_popularity`] |
 //! | interactions | same | [`read_interactions`] |
 //! | requests | same | [`read_accesses`] |
@@ -34,6 +35,7 @@ mod ids;
 mod interactions;
 mod layout;
 mod npy;
+mod numbers;
 mod parquet_file;
 mod popularity;
 mod safetensors_file;
@@ -53,6 +55,7 @@ pub use id_index::IdIndex;
 pub use ids::Ids;
 pub use interactions::read_interactions;
 pub use layout::MAX_DIM;
+pub use numbers::{MAX_FIELDS, Numbers, read_numbers};
 pub use popularity::read_popularity;
 pub use tags::{Tags, read_tags};
 pub use texts::Texts;

@@ -158,6 +158,17 @@ impl<'a> Row<'a> {
             .ok_or_else(|| self.refuse(column, "a finite number", &cell, "correct the row, or drop it"))
     }
 
+    /// A cell that holds a text.
+    pub(super) fn text(&self, column: usize) -> Result<&'a str, InputError> {
+        match self.cell(column) {
+            Cell::Text(text) => {
+                check_text(self.path, self.at, self.names[column], text)?;
+                Ok(text)
+            }
+            other => Err(self.refuse(column, "text", &other, "cast the column to strings, and fill or drop the row")),
+        }
+    }
+
     /// Calls `f` with each text of a cell that holds a text, a list of texts, or nothing.
     pub(super) fn texts(&self, column: usize, mut f: impl FnMut(&'a str)) -> Result<(), InputError> {
         let mut one = |cell: Cell<'a>| match cell {

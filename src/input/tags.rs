@@ -67,7 +67,7 @@ pub(super) fn for_each_item(
     Ok(())
 }
 
-fn unknown(path: &Path, at: Place, id: &str) -> InputError {
+pub(super) fn unknown(path: &Path, at: Place, id: &str) -> InputError {
     InputError::value(
         path,
         at,

@@ -1,13 +1,16 @@
 //! Building an index: the same bytes from the same inputs, the right answers, every item found, and plain refusals.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use tempfile::TempDir;
-use tonnage::catalog::{BuildSpec, Candidate, CatalogError, Index, QueryVector, build, choose, recall, top_by_codec};
+use tonnage::catalog::{
+    BuildSpec, Candidate, CatalogError, Index, NumberField, QueryVector, build, choose, recall, top_by_codec,
+};
 use tonnage::codec::{Codec, Layout, Metric};
 use tonnage::graph::check::unreachable;
 use tonnage::graph::{BuildOptions, Filter, SearchOptions};
-use tonnage::input::{Id, Ids};
+use tonnage::input::{Id, Ids, Numbers};
 
 use crate::items::{Random, spec, vectors};
 
@@ -52,7 +55,10 @@ fn residuals_and_links_for_users_are_the_same_file_on_any_number_of_threads() {
     let ids = Ids::Text((0..1_500).map(|row| format!("item {row}")).collect());
     let tags = crate::items::tags(&[("few", &[7, 1_001]), ("more", &(100..900).collect::<Vec<u32>>())]);
     let popularity: Vec<f32> = (0..1_500_u16).map(|row| f32::from(row % 91)).collect();
-    let facts = BuildSpec { ids: Some(&ids), tags: Some(&tags), popularity: Some(&popularity), ..spec(&items) };
+    let prices: Vec<(u32, f64)> = (0..1_500).map(|row| (row, f64::from(row % 40))).collect();
+    let numbers = crate::items::numbers(&[("price", &prices)]);
+    let (ids, tags, numbers) = (Some(&ids), Some(&tags), Some(&numbers));
+    let facts = BuildSpec { ids, tags, numbers, popularity: Some(&popularity), ..spec(&items) };
     let graph = BuildOptions { m: 4, ef_construction: 40, ..facts.graph };
     let spec = BuildSpec { users: Some(&users), profile: true, finer: Some(Codec::Int8), graph, ..facts };
     same_bytes_on_any_pool(folder.path(), &spec);
@@ -79,6 +85,51 @@ fn halves_under_cosine_are_the_same_file_on_any_number_of_threads() {
 }
 
 // ---------------------------------------------------------------------------------------------- the right answers
+
+#[test]
+fn a_range_is_the_items_within_it_and_both_its_ends() {
+    const N: u32 = 900;
+    let folder = tempfile::tempdir().unwrap();
+    let mut random = Random(6);
+    let items = vectors(folder.path(), "items", 4, &random.normals(N as usize * 4));
+    // of all items, many alike; of some, few alike; of one
+    let coarse: Vec<(u32, f64)> = (0..N).map(|row| (row, random.below(30) as f64 / 4.0 - 3.0)).collect();
+    let fine: Vec<(u32, f64)> = (0..N).step_by(7).map(|row| (row, f64::from(random.normal()) * 1e9)).collect();
+    let fields = [("coarse", &coarse[..]), ("fine", &fine[..]), ("one", &[(8, 0.1)])];
+    let numbers = crate::items::numbers(&fields);
+    let spec = BuildSpec { numbers: Some(&numbers), ..spec(&items) };
+    let index = built(&spec, &folder.path().join("built.tng"));
+    let node = |row: u32| index.find(Id::U64(u64::from(row))).unwrap();
+    let mut counts = BTreeSet::new();
+    for (field, values) in fields {
+        let (least, most) = values.iter().fold((f64::MAX, f64::MIN), |(a, b), &(_, x)| (x.min(a), x.max(b)));
+        let told = NumberField { field, items: values.len(), min: least, max: most };
+        assert!(index.number_fields().contains(&told));
+        let end = |random: &mut Random| match random.below(8) {
+            0 => f64::NEG_INFINITY,
+            1 => f64::INFINITY,
+            2 => -0.0,
+            3 => values[random.below(values.len())].1.next_up(),
+            4 => values[random.below(values.len())].1.next_down(),
+            _ => values[random.below(values.len())].1,
+        };
+        for _ in 0..2_000 {
+            let (min, max) = (end(&mut random), end(&mut random));
+            let mut got = index.range(field, min, max).unwrap().to_vec();
+            let within = values.iter().filter(|(_, value)| min <= *value && *value <= max);
+            let mut expected: Vec<u32> = within.map(|&(row, _)| node(row)).collect();
+            got.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(got, expected, "{field}: {min} to {max}");
+            counts.insert(got.len());
+        }
+    }
+    assert!(counts.len() > 100 && counts.contains(&0) && counts.contains(&(N as usize)), "{}", counts.len());
+    for field in ["", "two", "coars", "fined"] {
+        let refusal = index.range(field, 0.0, 1.0).unwrap_err().to_string();
+        assert!(refusal.contains("3 fields of numbers, the most used coarse, fine, one"), "{refusal}");
+    }
+}
 
 #[test]
 fn searches_find_the_true_best_and_give_their_true_scores() {
@@ -261,6 +312,19 @@ fn what_does_not_fit_together_is_refused() {
     let tags = crate::items::tags(&[("blue", &[3, 20])]);
     let refusal = refused(&folder, &BuildSpec { tags: Some(&tags), ..spec(&items) });
     assert_eq!(refusal.to_string(), "the row of a tag is 20: expected below 20");
+    for (row, value, says) in [
+        (20, 1.0, "the row of a number is 20: expected below 20"),
+        (3, f64::NAN, "a number of an item is NaN: expected a finite one"),
+        (3, f64::INFINITY, "a number of an item is inf: expected a finite one"),
+    ] {
+        let numbers = crate::items::numbers(&[("price", &[(2, 1.0), (row, value)])]);
+        let refusal = refused(&folder, &BuildSpec { numbers: Some(&numbers), ..spec(&items) });
+        assert_eq!(refusal.to_string(), says);
+    }
+    let one = vec![(0, 1.0)];
+    let numbers = Numbers { fields: (0..257).map(|at| format!("{at:03}")).collect(), values: vec![one; 257] };
+    let refusal = refused(&folder, &BuildSpec { numbers: Some(&numbers), ..spec(&items) });
+    assert_eq!(refusal.to_string(), "the number of fields is 257: expected at most 256");
 }
 
 #[test]

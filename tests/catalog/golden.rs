@@ -28,12 +28,17 @@ const INT8: &str = "v2-int8.tng";
 const INT4: &str = "v2-int4-l2-text.tng";
 /// Halves, and a scale for each row.
 const HALVES: &str = "v2-int8-f16.tng";
-const RECIPES: [&str; 3] = [INT8, INT4, HALVES];
+/// Numbers: prices of all items, years of some.
+const NUMBERS: &str = "v2-numbers.tng";
+const RECIPES: [&str; 4] = [INT8, INT4, HALVES, NUMBERS];
 const N: usize = 50;
 const DIM: usize = 6;
 /// An `ef` that walks the graph, and one that scans the rows.
 const WALK: usize = 4;
 const SCAN: usize = 200;
+
+/// Below the middle of the numbers of a golden file, both ends of it numbers that items have.
+const RANGE: [f64; 2] = [-1.25, 3.75];
 
 /// What one file answered.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +53,9 @@ struct Expected {
     tags: BTreeMap<String, Vec<String>>,
     /// The smallest `ef` measured to reach recall@10 of 0.9.
     ef_for: Option<u32>,
+    /// The ids of the items within [`RANGE`] of each field of numbers, by their number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    within: BTreeMap<String, Vec<String>>,
     answers: Vec<Answer>,
 }
 
@@ -82,6 +90,9 @@ fn make(name: &str, folder: &Path, path: &Path) {
     let graph = BuildOptions { m: 4, ef_construction: 40, seed: 7 };
     let mut far: Vec<f32> = random.normals(N * DIM);
     far[..DIM].iter_mut().for_each(|x| *x *= 10.0);
+    let price = |row: u32| (row, f64::from(row * 13 % 32) * 0.625 - 5.0);
+    let years = [(2, 0.5), (3, 1e300), (30, -1e-300), (49, 0.5)];
+    let prices = crate::items::numbers(&[("price", &(0..N as u32).map(price).collect::<Vec<_>>()), ("year", &years)]);
     let uneven = vectors(folder, "uneven", DIM, &far);
     let spec = match name {
         INT8 => BuildSpec {
@@ -104,6 +115,7 @@ fn make(name: &str, folder: &Path, path: &Path) {
             release: "gülden",
             ..spec(&items)
         },
+        NUMBERS => BuildSpec { numbers: Some(&prices), ids: Some(&numbers), graph, release: "numbers", ..spec(&items) },
         HALVES => BuildSpec { finer: Some(Codec::F16), graph, release: "halves", ..spec(&uneven) },
         _ => panic!("no recipe for {name}"),
     };
@@ -141,9 +153,19 @@ fn ask(path: &Path) -> Expected {
         mean_degree: index.graph().mean_degree(),
         popular: index.popular().iter().take(5).map(|&node| id(node)).collect(),
         tags: tags.map(|(id, tags)| (id, tags.into_iter().map(str::to_owned).collect())).collect(),
+        within: index
+            .number_fields()
+            .into_iter()
+            .map(|numbers| (numbers.field.to_owned(), within(&index, numbers.field)))
+            .collect(),
         ef_for: index.profile().ef_for(0.9),
         answers,
     }
+}
+
+fn within(index: &Index, field: &str) -> Vec<String> {
+    let [min, max] = RANGE;
+    index.range(field, min, max).unwrap().iter().map(|&node| index.id(node).to_string()).collect()
 }
 
 #[test]
@@ -237,6 +259,34 @@ fn golden_files_hold_what_their_format_says() {
         let rows = N as u64 + index.meta().layers.iter().map(|&len| u64::from(len)).sum::<u64>();
         assert!(!lengths.contains_key("upper") && lengths["starts"] == (rows + 1) * 4, "{name}");
         assert_eq!((lengths["scales"], lengths["finer"]), (scales as u64 * 4, (N * finer) as u64), "{name}");
+    }
+}
+
+#[test]
+fn golden_files_hold_their_numbers() {
+    let index = Index::open(&golden(NUMBERS)).unwrap();
+    let found =
+        index.number_fields().into_iter().map(|numbers| (numbers.field, numbers.items, numbers.min, numbers.max));
+    assert!(found.eq([("price", N, -5.0, 14.375), ("year", 4, -1e-300, 1e300)]));
+    let lengths = lengths(NUMBERS);
+    let numbers = N as u64 + 4;
+    assert_eq!(
+        ["num-text", "num-ends", "num-val", "num-item"].map(|tag| lengths[tag]),
+        [9, 32, 8 * numbers, 4 * numbers]
+    );
+    let ids = |field, min, max| {
+        let nodes = index.range(field, min, max).unwrap();
+        nodes.iter().map(|&node| index.id(node).to_string()).collect::<Vec<_>>()
+    };
+    let row = |row: u64| (row * row + 1_000).to_string();
+    assert_eq!(ids("year", 1.0, f64::INFINITY), [row(3)]);
+    assert_eq!(ids("year", f64::NEG_INFINITY, 0.0), [row(30)]);
+    assert_eq!(ids("year", 0.5_f64.next_up(), 1e300_f64.next_down()), [""; 0]);
+    let mut both = ids("year", 0.5, 0.5);
+    both.sort();
+    assert_eq!(both, [row(2), row(49)]);
+    for old in [V1_INT8, V1_INT4, INT8] {
+        assert!(Index::open(&golden(old)).unwrap().number_fields().is_empty(), "{old}");
     }
 }
 

@@ -12,9 +12,9 @@ use crate::forge::{DIM, Forger, Forgery, KINDS, Kind, N, exercise, small, try_al
 use crate::items::Random;
 
 /// The sections that a reader cannot do without, under any metric. The others may be absent or of another length.
-const NEEDED: [&str; 12] = [
+const NEEDED: [&str; 16] = [
     "meta", "codes", "scales", "finer", "links", "starts", "ids", "id-text", "id-order", "tag-text", "tag-ends",
-    "tag-item",
+    "tag-item", "num-text", "num-ends", "num-val", "num-item",
 ];
 
 /// Opens bytes as an index. The file is removed first thing, else the next write truncates it, for which some file
@@ -33,7 +33,7 @@ fn open_bytes(folder: &Path, name: usize, bytes: &[u8]) -> Result<Index, Catalog
 fn every_flipped_byte_and_every_truncation_is_refused() {
     let (folder, index) = small(KINDS[0]);
     let bytes = std::fs::read(index.path()).unwrap();
-    assert!((5_000..16_000).contains(&bytes.len()), "{}", bytes.len());
+    assert!((5_000..18_000).contains(&bytes.len()), "{}", bytes.len());
 
     let flips = (0..bytes.len() * 3).into_par_iter().filter(|&case| {
         let mut damaged = bytes.clone();
@@ -216,6 +216,74 @@ fn forge_facts(forger: &mut Forger) {
     }
 }
 
+/// Two fields: `price`, of all items, and `year`, of three.
+fn forge_ranges(forger: &mut Forger) {
+    let last = N + 2;
+    for at in [0, N / 2, N - 1, N, last] {
+        for value in [f64::NAN, -f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            forger.number("num-val", at, value);
+        }
+    }
+    // out of order, be it by a hair
+    let values = forger.numbers::<f64>("num-val");
+    let below = values[last - 1].next_down();
+    for (at, value) in [(0, values[0] + 1.5), (N - 1, values[0]), (last, below), (N, 1e308)] {
+        forger.number("num-val", at, value);
+    }
+    let mut between = values.clone();
+    between[N - 1] = between[N - 1].next_up(); // of one field only: the next begins anew
+    forger.may("num-val", "another price", bytemuck::cast_slice(&between).to_vec());
+    forger.may("num-val", "all -0", bytemuck::cast_slice(&vec![-0.0_f64; values.len()]).to_vec());
+    forger.must("num-val", "all NaN", bytemuck::cast_slice(&vec![f64::NAN; values.len()]).to_vec());
+    let reversed: Vec<f64> = values.iter().rev().copied().collect();
+    forger.must("num-val", "reversed", bytemuck::cast_slice(&reversed).to_vec());
+
+    let nodes = forger.numbers::<u32>("num-item");
+    for (at, node) in [(0, N as u32), (0, u32::MAX), (last, 63), (1, nodes[0]), (N + 1, nodes[N]), (last, nodes[N])] {
+        forger.number("num-item", at, node);
+    }
+    let turned: Vec<u32> = nodes[..N].iter().rev().chain(&nodes[N..]).copied().collect();
+    forger.may("num-item", "prices exchanged", bytemuck::cast_slice(&turned).to_vec());
+
+    for (at, end) in [(0, 10), (0, u64::MAX), (1, 0), (1, N as u64 + 3), (2, 8), (3, 62), (3, u64::MAX)] {
+        forger.number("num-ends", at, end);
+    }
+    for (what, first) in [("a field without a name", [0, N as u64]), ("a price that is a year", [5, N as u64 - 1])] {
+        let ends = [first, [9, N as u64 + 3]];
+        forger.may("num-ends", what, bytemuck::cast_slice(&ends).to_vec());
+    }
+    for (text, refused) in
+        [("yearprice", true), ("priceye\u{e4}", false), ("pric\u{e4}ear", true), ("priceprie", false)]
+    {
+        forger.put(refused, "num-text", text, text.as_bytes().to_vec());
+    }
+    forger.must("num-text", "not UTF-8", b"price\xffear".to_vec());
+    forge_fields(forger);
+}
+
+/// As many fields as there may be, and more, each as it should be; and none, as before there were any.
+fn forge_fields(forger: &mut Forger) {
+    for (count, refused) in [(0, false), (1, false), (256, false), (257, true), (999, true)] {
+        let names: Vec<String> = (0..count).map(|at| format!("{at:03}")).collect();
+        let ends: Vec<[u64; 2]> = (1..=count).map(|at| [3 * at, at]).collect();
+        let (values, nodes) = (vec![1.0_f64; count as usize], vec![7_u32; count as usize]);
+        let mut sections = forger.sections.clone();
+        for (name, bytes) in &mut sections {
+            match &name[..] {
+                "num-text" => *bytes = names.concat().into_bytes(),
+                "num-ends" => *bytes = bytemuck::cast_slice(&ends).to_vec(),
+                "num-val" => *bytes = bytemuck::cast_slice(&values).to_vec(),
+                "num-item" => *bytes = bytemuck::cast_slice(&nodes).to_vec(),
+                _ => {}
+            }
+        }
+        forger.made.push(Forgery { what: format!("{count} fields"), sections, refused });
+    }
+    let mut sections = forger.sections.clone();
+    sections.retain(|(name, _)| !name.starts_with("num-"));
+    forger.made.push(Forgery { what: "no section of numbers".into(), sections, refused: false });
+}
+
 /// Each section absent, empty, shorter, longer and filled with chance.
 fn forge_whole(forger: &mut Forger, rounds: usize) {
     let mut random = Random(17);
@@ -262,6 +330,7 @@ fn forged_sections_under_valid_checksums_are_refused_or_harmless() {
         run("json", &|forger| forge_json(forger, kind, &layers));
         run("numbers", &|forger| forge_numbers(forger, kind));
         run("facts", &forge_facts);
+        run("ranges", &forge_ranges);
         run("whole", &|forger| forge_whole(forger, 16));
     }
     println!("(refused, opened and answered): {counts:?}");

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, FixedSizeListArray, Float32Array, ListBuilder, RecordBatch, StringBuilder, StringDictionaryBuilder,
+    ArrayRef, FixedSizeListArray, Float32Array, Float64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
+    StringDictionaryBuilder,
 };
 use arrow::datatypes::{DataType, Field, Int32Type};
 use arrow::ipc::CompressionType;
@@ -17,7 +18,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use tonnage::input::{Ids, InputError, Vectors, read_interactions, read_tags};
+use tonnage::input::{Ids, InputError, Vectors, read_interactions, read_numbers, read_tags};
 
 const ROWS: usize = 5;
 const DIM: usize = 3;
@@ -49,7 +50,7 @@ fn safetensors() -> Vec<u8> {
     safetensors::serialize([("items", view)], None).unwrap()
 }
 
-/// A table that is at once vectors with ids, tags, and a log.
+/// A table that is at once vectors with ids, tags, numbers, and a log.
 fn batch() -> RecordBatch {
     let item = Arc::new(Field::new("item", DataType::Float32, true));
     let vectors = FixedSizeListArray::new(item, DIM as i32, Arc::new(Float32Array::from(values())), None);
@@ -64,6 +65,8 @@ fn batch() -> RecordBatch {
         ("id", Arc::clone(&ids)),
         ("vector", Arc::new(vectors) as ArrayRef),
         ("tags", Arc::new(tags.finish())),
+        ("field", Arc::new(StringArray::from(vec!["price"; ROWS]))),
+        ("value", Arc::new(Float64Array::from_iter_values((0..ROWS).map(|row| row as f64)))),
         ("user", Arc::new(users.finish())),
         ("item", ids),
     ])
@@ -106,6 +109,7 @@ fn read_every_way(path: &Path) {
     let _ = read(path);
     let _ = Ids::open(path);
     let _ = read_tags(path, &known);
+    let _ = read_numbers(path, &known);
     let _ = read_interactions(path, |_, _| Ok::<_, InputError>(()));
 }
 

@@ -13,7 +13,7 @@ const ITEMS: usize = 300;
 const USERS: usize = 600;
 const DIM: usize = 16;
 const BUILD: &str = "build --items items.npy --metric dot --out items.tng --ids items.txt --tags tags.csv \
-                     --popularity popularity.csv --users users.npy --release monday";
+                     --numbers numbers.csv --popularity popularity.csv --users users.npy --release monday";
 const PUBLISH: &str = "publish --index items.tng --users users.npy --ids users.txt --store users.redb";
 const RECOMMEND: &str = "recommend --index items.tng --store users.redb";
 
@@ -69,6 +69,8 @@ fn inputs() -> TempDir {
         |head: &str, line: &dyn Fn(usize) -> String| head.to_owned() + &(0..ITEMS).map(line).collect::<String>();
     let parity = |row: usize| if row.is_multiple_of(2) { "even" } else { "odd" };
     fs::write(path("tags.csv"), lines("id,tag\n", &|row| format!("item-{row},{}\n", parity(row)))).unwrap();
+    let prices = lines("id,field,value\n", &|row| format!("item-{row},price,{}.5\n", row % 50));
+    fs::write(path("numbers.csv"), prices + "item-3,year,1999\nitem-4,year,2026\n").unwrap();
     fs::write(path("popularity.csv"), lines("id,popularity\n", &|row| format!("item-{row},{row}\n"))).unwrap();
     folder
 }
@@ -153,6 +155,12 @@ fn inspect_shows_the_file_and_walks_it() {
     is_number(&json, &["bytes", "items", "dim", "m", "ef_construction", "seed", "repaired", "tags"]);
     assert_eq!((&json["text_ids"], &json["tags"]), (&true.into(), &2.into()));
     is_number(&json["sections"][0], &["bytes", "per_item"]);
+    let numbers: Value = serde_json::from_str(
+        r#"[{"field":"price","items":300,"min":0.5,"max":49.5},{"field":"year","items":2,"min":1999.0,"max":2026.0}]"#,
+    )
+    .unwrap();
+    assert_eq!(json["numbers"], numbers);
+    assert!(["price", "49.5", "year", "2026"].iter().all(|says| text.contains(says)), "{text}");
     let json = works(folder.path(), "inspect items.tng --verify --json").json();
     assert_eq!(json["graph"]["unreachable"], 0);
     is_number(&json["graph"], &["mean_degree"]);

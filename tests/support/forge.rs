@@ -53,10 +53,14 @@ pub fn small(kind: Kind) -> (TempDir, Index) {
     let ids = Ids::Text((0..N).map(|row| if row % 5 == 0 { row.to_string() } else { format!("ä-{row}") }).collect());
     let evens: Vec<u32> = (0..N as u32).step_by(2).collect();
     let tags = items::tags(&[("blue", &evens), ("new", &[3, 4, 59])]);
+    // prices of which some are equal, and years that few items have
+    let prices: Vec<(u32, f64)> = (0..N as u32).map(|row| (row, f64::from(row * 7 % 20) - 4.5)).collect();
+    let numbers = items::numbers(&[("price", &prices), ("year", &[(3, 1999.0), (4, 2026.0), (59, 1999.0)])]);
     let popularity: Vec<f32> = (0..N).map(|_| random.uniform()).collect();
     let spec = BuildSpec {
         ids: Some(&ids),
         tags: Some(&tags),
+        numbers: Some(&numbers),
         popularity: Some(&popularity),
         users: Some(&users),
         metric: kind.metric,
@@ -171,6 +175,19 @@ pub fn exercise(index: &Index) {
         index.tags_of(node);
     }
     assert_eq!(index.find(Id::Text("nobody")), None);
+    let fields = index.number_fields();
+    for field in &fields {
+        assert!(
+            field.min <= field.max && field.min.is_finite() && field.max.is_finite() && field.items > 0,
+            "{field:?}"
+        );
+        let all = index.range(field.field, field.min, field.max).unwrap();
+        assert!(all.len() == field.items && all.iter().all(|&node| (node as usize) < n), "{field:?}");
+        for (min, max) in [(f64::NAN, 1.0), (1.0, f64::NAN), (1.0, 0.0), (0.0, 4.0), (f64::NEG_INFINITY, f64::MAX)] {
+            assert!(index.range(field.field, min, max).unwrap().len() <= field.items, "{field:?}: {min} to {max}");
+        }
+    }
+    assert!(index.range("nothing", 0.0, 1.0).is_err());
     assert!(index.popular().iter().all(|&node| (node as usize) < n));
     let graph = index.graph();
     assert!(graph.mean_degree() >= 0.0 && unreachable(&graph) <= n);

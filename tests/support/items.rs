@@ -6,7 +6,7 @@ use std::path::Path;
 use tonnage::catalog::BuildSpec;
 use tonnage::codec::{Codec, Metric};
 use tonnage::graph::BuildOptions;
-use tonnage::input::{Tags, Vectors};
+use tonnage::input::{Numbers, Tags, Vectors};
 
 /// SplitMix64.
 pub struct Random(pub u64);
@@ -55,6 +55,14 @@ pub fn tags(all: &[(&str, &[u32])]) -> Tags {
     Tags {
         names: all.iter().map(|(name, _)| (*name).to_owned()).collect(),
         rows: all.iter().map(|(_, rows)| rows.to_vec()).collect(),
+    }
+}
+
+/// Numbers as [`tonnage::input::read_numbers`] would leave them: names and rows ascending.
+pub fn numbers(all: &[(&str, &[(u32, f64)])]) -> Numbers {
+    Numbers {
+        fields: all.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        values: all.iter().map(|(_, values)| values.to_vec()).collect(),
     }
 }
 
