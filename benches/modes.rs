@@ -1,9 +1,9 @@
 //! Whether the planner's prices are right: what it predicts of each serving mode, and what the mode does when it is run.
 //!
 //! A real `redis-server`, the bundled items and users, and a service with a thread for each core of this machine, all of
-//! them as busy as they can be. Predictions are sums of parts, by processor time; what is measured is whole requests, by the
-//! clock of the wall. Both are taken in turns, so that a change of the machine's speed changes both, and what is said of
-//! each is the median.
+//! them as busy as they can be. What is measured is whole requests of every other user, by the clock of the wall; predictions
+//! are made from a sample of the rest, and for real time from one effort, the first of those shown. Both are taken in
+//! turns, so that a change of the machine's speed changes both, and what is said of each is the median.
 //!
 //! Where others use the machine at the time, the cores that they took are counted off: the prediction is of those left.
 //!
@@ -24,9 +24,9 @@ use tonnage::catalog::{BuildSpec, Index, build};
 use tonnage::codec::{Codec, Metric};
 use tonnage::engine::users::{Publication, UserSource, publish};
 use tonnage::engine::{Effort, Engine, Request};
-use tonnage::input::{Ids, Vectors};
+use tonnage::input::{Id, Vectors};
 use tonnage::kv::{Kv, RedisKv};
-use tonnage::plan::cost::{CostSpec, IN_FLIGHT, Op, StoreCosts, saturate, search_costs, store_costs};
+use tonnage::plan::cost::{CostSpec, IN_FLIGHT, Op, SearchCost, StoreCosts, saturate, search_costs, store_costs};
 use tonnage::plan::modes::Steps;
 use tonnage::plan::{Cost, Mode};
 use tonnage::store::{Ranked, UserVectors, activate, pack_list, unpack_list};
@@ -39,11 +39,12 @@ const SALT: u64 = 1;
 /// Lists are kept for so many users in ten.
 const WITH_LIST: usize = 7;
 const STRIDE: usize = 1_000_003;
+const MODES: [Mode; 3] = [Mode::Offline, Mode::RealTime, Mode::Hybrid];
 
 struct World {
     kv: RedisKv,
     engine: Engine<RedisKv>,
-    user_ids: Ids,
+    users: usize,
     /// Of the index.
     items: u32,
 }
@@ -65,10 +66,10 @@ struct Row {
 }
 
 impl Row {
-    /// The prediction for the cores that were left, against the wall.
+    /// The prediction for the cores that were left, against the wall, in per cent.
     fn error(&self) -> f64 {
         let left = 1.0 - self.others / cores();
-        self.predicted_rps * left / self.measured_rps - 1.0
+        (self.predicted_rps * left / self.measured_rps - 1.0) * 100.0
     }
 }
 
@@ -82,82 +83,112 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
     let (length, rounds) =
-        if has("--bench") { (Duration::from_millis(700), 15) } else { (Duration::from_millis(50), 1) };
+        if has("--bench") { (Duration::from_millis(700), 11) } else { (Duration::from_millis(50), 1) };
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/debian");
-    let open = |name: &str| Vectors::open(&data.join(name)).unwrap();
-    let (items, users) = (open("items.npy"), open("users.npy"));
-    let item_ids = Ids::open(&data.join("items.parquet")).unwrap();
-    let user_ids = Ids::open(&data.join("users.txt")).unwrap();
+    let items = Vectors::open(&data.join("items.npy")).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let spec = BuildSpec { ids: Some(&item_ids), ..BuildSpec::new(&items, Metric::Dot) };
-    let index = build(&spec, &folder.path().join("modes.tng"), &|_| ()).unwrap().0;
+    let [sampled, asking] = halves(&Vectors::open(&data.join("users.npy")).unwrap(), folder.path());
+    let index = build(&BuildSpec::new(&items, Metric::Dot), &folder.path().join("modes.tng"), &|_| ()).unwrap().0;
+    let path = index.path().to_owned();
+    let efs = [index.profile().default_ef() as u32, 64, 128];
     let server = RedisServer::start(&[]);
-    let kv = server.connect().await;
-    let efs = [index.profile().default_ef() as u32, 128];
-    let source = UserSource::new(&index, &users, Some(&user_ids), Codec::Int8).unwrap();
-    publish(&kv, NS, &Publication::new("modes"), &source, &mut |_| ()).await.unwrap();
-    activate(&kv, NS, "modes").await.unwrap();
-    let best: Vec<Ranked> = (0..LIST_ITEMS).map(|row| Ranked { row, score: -(row as f32) }).collect();
-    let list = pack_list(&best, items.rows() as u32, SALT).unwrap();
-    let lists = (0..user_ids.len()).filter(|user| user % 10 < WITH_LIST).map(|user| (list_key(user), list.clone()));
-    kv.set_many(lists.collect(), None).await.unwrap();
-    let again = Arc::new(Index::open(index.path()).unwrap());
-    let engine = Engine::new(index, UserVectors::open(kv.clone(), NS).await.unwrap()).unwrap();
-    let world = Arc::new(World { kv, engine, user_ids, items: items.rows() as u32 });
+    let world = Arc::new(World::new(index, &asking, server.connect().await).await);
     let spec = CostSpec {
-        users: &users,
+        users: &sampled,
         metric: Metric::Dot,
         codec: Codec::Int8,
-        dense: false,
+        dense: true,
         k: K,
-        items: items.rows() as u32,
+        items: world.items,
         list_items: LIST_ITEMS,
         candidates_items: 5 * LIST_ITEMS,
     };
-    let (mut all, mut ops) = (Vec::new(), Vec::new());
+    let (mut rows, mut ops) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let store = store_costs(&world.kv, &spec, &again, &mut |_| ()).await.unwrap();
+        let again = Index::open(&path).unwrap();
+        let store = store_costs(&world.kv, &spec, again, &mut |_| ()).await.unwrap();
         let searches = search_costs(world.engine.index(), &spec, &efs, &mut |_| ()).unwrap();
         for search in &searches {
-            for mode in [Mode::Offline, Mode::RealTime, Mode::Hybrid] {
-                all.push(compare(&world, &server, &store, (search.ef, search.op), mode, length).await);
+            for mode in MODES {
+                rows.push(compare(&world, &server, &store, search, mode, length).await);
             }
         }
         ops.push((store, searches));
     }
     if has("--json") {
-        println!("{}", serde_json::to_string_pretty(&(all, ops)).unwrap());
+        println!("{}", serde_json::to_string_pretty(&(rows, ops)).unwrap());
         return;
     }
-    println!("{} items, {} cores with {IN_FLIGHT} in flight on each; medians of {rounds}", items.rows(), cores());
-    println!("{:<24}{:>12}{:>12}{:>10}{:>10}", "microseconds", "service", "server", "p50", "p99");
-    let mut names =
-        vec!["read a list", "read candidates", "look in vain", "read a vector", "read a hundred, each", "write a list"];
-    let searches: Vec<String> = efs.iter().map(|ef| format!("search, ef {ef}")).collect();
-    names.extend(searches.iter().map(String::as_str));
-    let of_round = |(store, searches): &(StoreCosts, Vec<_>)| {
-        let searched = searches.iter().map(|search: &tonnage::plan::cost::SearchCost| search.op);
-        let StoreCosts { list, candidates, missed, vector, batched, write, .. } = *store;
-        [list, candidates, missed, vector, batched, write].into_iter().chain(searched).collect::<Vec<Op>>()
-    };
-    let ops: Vec<Vec<Op>> = ops.iter().map(of_round).collect();
-    for (at, name) in names.iter().enumerate() {
-        let middle = |value: fn(&Op) -> f64| median(ops.iter().map(|ops| value(&ops[at])));
-        let (client_us, server_us) = (middle(|op| op.cost.client_us), middle(|op| op.cost.server_us));
-        let (p50_us, p99_us) = (middle(|op| op.p50_us), middle(|op| op.cost.p99_us));
-        println!("{name:<24}{client_us:>12.2}{server_us:>12.2}{p50_us:>10.1}{p99_us:>10.1}");
+    println!("{} items, {} cores with {IN_FLIGHT} in flight on each, {rounds} turns", items.rows(), cores());
+    print_parts(&ops, &efs);
+    print_modes(&rows, &efs);
+}
+
+/// Every other user, and the rest: to predict from, and to ask.
+fn halves(users: &Vectors, folder: &Path) -> [Vectors; 2] {
+    let mut all = vec![0.0; users.rows() * users.dim()];
+    users.read(0, &mut all).unwrap();
+    [0, 1].map(|half| {
+        let path = folder.join(format!("half-{half}.fvecs"));
+        let mut bytes = Vec::with_capacity(all.len() * 3);
+        for vector in all.chunks(users.dim()).skip(half).step_by(2) {
+            bytes.extend((users.dim() as u32).to_le_bytes());
+            bytes.extend(vector.iter().flat_map(|x| x.to_le_bytes()));
+        }
+        std::fs::write(&path, bytes).unwrap();
+        Vectors::open(&path).unwrap()
+    })
+}
+
+impl World {
+    /// The users published, and lists for seven in ten of them.
+    async fn new(index: Index, users: &Vectors, kv: RedisKv) -> Self {
+        let source = UserSource::new(&index, users, None, Codec::Int8).unwrap();
+        publish(&kv, NS, &Publication::new("modes"), &source, &mut |_| ()).await.unwrap();
+        activate(&kv, NS, "modes").await.unwrap();
+        let items = index.len() as u32;
+        let best: Vec<Ranked> = (0..LIST_ITEMS).map(|row| Ranked { row, score: -(row as f32) }).collect();
+        let list = pack_list(&best, items, SALT).unwrap();
+        let lists = (0..users.rows()).filter(|user| user % 10 < WITH_LIST).map(|user| (list_key(user), list.clone()));
+        kv.set_many(lists.collect(), None).await.unwrap();
+        let engine = Engine::new(index, UserVectors::open(kv.clone(), NS).await.unwrap()).unwrap();
+        Self { kv, engine, users: users.rows(), items }
     }
+}
+
+/// What the steps of a request cost, in the middle of all turns.
+fn print_parts(turns: &[(StoreCosts, Vec<SearchCost>)], efs: &[u32]) {
+    println!("{:<24}{:>12}{:>12}{:>12}{:>10}{:>10}", "microseconds", "service", "server", "idle", "p50", "p99");
+    let names = ["list", "candidates", "look in vain", "all but the search", "write a list"].map(str::to_owned);
+    let names = names.into_iter().chain(efs.iter().map(|ef| format!("search, ef {ef}")));
+    let of_turn = |(store, searches): &(StoreCosts, Vec<SearchCost>)| {
+        let StoreCosts { list, candidates, missed, vector, write, .. } = *store;
+        let searched = searches.iter().map(|search| search.op);
+        [list, candidates, missed, vector, write].into_iter().chain(searched).collect::<Vec<Op>>()
+    };
+    let turns: Vec<Vec<Op>> = turns.iter().map(of_turn).collect();
+    for (at, name) in names.enumerate() {
+        let middle = |value: fn(&Op) -> f64| median(turns.iter().map(|ops| value(&ops[at])));
+        let [client_us, server_us] = [middle(|op| op.cost.client_us), middle(|op| op.cost.server_us)];
+        let [idle_us, p50_us, p99_us] =
+            [middle(|op| op.cost.idle_us), middle(|op| op.p50_us), middle(|op| op.cost.p99_us)];
+        println!("{name:<24}{client_us:>12.2}{server_us:>12.2}{idle_us:>12.2}{p50_us:>10.1}{p99_us:>10.1}");
+    }
+}
+
+/// Predicted and measured, in the middle of all turns.
+fn print_modes(rows: &[Row], efs: &[u32]) {
     println!(
-        "\n{:<12}{:>6}{:>12}{:>12}{:>8}{:>18}{:>18}{:>8}{:>18}",
+        "\n{:<12}{:>6}{:>12}{:>12}{:>8}{:>18}{:>18}{:>9}{:>18}",
         "mode", "ef", "predicted", "measured", "others", "us: service", "server", "error", "from .. to"
     );
-    for ef in efs {
-        for mode in [Mode::Offline, Mode::RealTime, Mode::Hybrid] {
-            let rows: Vec<&Row> = all.iter().filter(|row| row.mode == mode && row.ef == ef).collect();
+    for &ef in efs {
+        for mode in MODES {
+            let rows: Vec<&Row> = rows.iter().filter(|row| row.mode == mode && row.ef == ef).collect();
             let middle = |value: fn(&Row) -> f64| median(rows.iter().map(|row| value(row)));
-            let errors: Vec<f64> = rows.iter().map(|row| row.error() * 100.0).collect();
+            let errors = || rows.iter().map(|row| row.error());
             println!(
-                "{:<12}{ef:>6}{:>12.0}{:>12.0}{:>8.2}{:>9.2}{:>9.2}{:>9.2}{:>9.2}{:>7.1}%{:>8.1}%{:>8.1}%",
+                "{:<12}{ef:>6}{:>12.0}{:>12.0}{:>8.2}{:>9.2}{:>9.2}{:>9.2}{:>9.2}{:>8.1}%{:>8.1}%{:>8.1}%",
                 format!("{mode:?}"),
                 middle(|row| row.predicted_rps),
                 middle(|row| row.measured_rps),
@@ -166,9 +197,9 @@ async fn main() {
                 middle(|row| row.measured_us[0]),
                 middle(|row| row.predicted_us[1]),
                 middle(|row| row.measured_us[1]),
-                median(errors.iter().copied()),
-                errors.iter().copied().fold(f64::INFINITY, f64::min),
-                errors.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+                median(errors()),
+                errors().fold(f64::INFINITY, f64::min),
+                errors().fold(f64::NEG_INFINITY, f64::max),
             );
         }
     }
@@ -189,11 +220,11 @@ async fn compare(
     world: &Arc<World>,
     server: &RedisServer,
     store: &StoreCosts,
-    (ef, search): (u32, Op),
+    search: &SearchCost,
     mode: Mode,
     length: Duration,
 ) -> Row {
-    let shape = Request { k: K, effort: Effort::Ef(ef as usize), ..Request::default() };
+    let shape = Request { k: K, effort: Effort::Ef(search.ef as usize), ..Request::default() };
     let run = async |length| {
         let (world, shape) = (Arc::clone(world), shape.clone());
         let one = move |at| {
@@ -211,11 +242,11 @@ async fn compare(
     let (seconds, after) = (started.elapsed().as_secs_f64(), Busy::now(server));
     let [own_s, server_s, all_s] = [after.own - before.own, after.server - before.server, after.all - before.all];
     let (list, missed, vector) = (store.list.cost, store.missed.cost, store.vector.cost);
-    let steps = Steps { list, missed, vector, search: search.cost, write: Cost::default() };
+    let steps = Steps { list, missed, vector, search: search.op.cost, write: Cost::default() };
     let cost = steps.request(mode, WITH_LIST as f64 / 10.0);
     Row {
         mode,
-        ef,
+        ef: search.ef,
         predicted_rps: cost.requests_per_s(store.cores),
         measured_rps: done / seconds,
         others: ((all_s - own_s - server_s) / seconds).max(0.0),
@@ -256,7 +287,7 @@ impl Busy {
 }
 
 async fn request(world: &World, shape: &Request, mode: Mode, at: usize) {
-    let user = at * STRIDE % world.user_ids.len();
+    let user = at * STRIDE % (world.users / 10 * 10);
     // offline means a list for everyone; here everyone is one of those who have one
     let owner = if mode == Mode::Offline { user / 10 * 10 + user % WITH_LIST } else { user };
     if mode != Mode::RealTime {
@@ -268,7 +299,7 @@ async fn request(world: &World, shape: &Request, mode: Mode, at: usize) {
         }
         assert!(mode == Mode::Hybrid && owner % 10 >= WITH_LIST, "user {owner} has no list");
     }
-    let request = Request { user: Some(world.user_ids.get(user).into()), ..shape.clone() };
+    let request = Request { user: Some(Id::U64(user as u64).into()), ..shape.clone() };
     let answer = world.engine.recommend_one(&request).await.unwrap();
     assert!(!answer.items.is_empty());
 }

@@ -25,8 +25,8 @@
 //! | 2 | [`graph`] | HNSW: build, search, check |
 //! | 2 | [`store`] | the user side by key: pages, releases, publish, activate, read |
 //! | 3 | [`catalog`] | the item index: one file with ids, tags, numbers, codes, graph and measured quality |
-//! | 4 | [`plan`] | budgets in, settings out: what codecs are worth, what requests cost |
 //! | 4 | [`engine`] | one request: user id to ranked items of the same release |
+//! | 5 | [`plan`] | budgets in, settings out: what codecs are worth, what the engine's requests cost |
 //! | 5 | [`service`] | the engine behind HTTP: reload, overload, faults, metrics |
 //! | 6 | [`cli`] | one file for each verb of the command |
 //!

@@ -17,8 +17,8 @@ const RANKS: [(&str, u8); 12] = [
     ("graph", 2),
     ("store", 2),
     ("catalog", 3),
-    ("plan", 4),
     ("engine", 4),
+    ("plan", 5),
     ("service", 5),
     ("cli", 6),
 ];

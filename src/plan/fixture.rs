@@ -103,7 +103,10 @@ pub fn nothing() -> Report {
 }
 
 fn report(outcome: Outcome) -> Report {
-    let op = |client_us, server_us, p50_us| Op { cost: Cost { client_us, server_us, p99_us: 2.0 * p50_us }, p50_us };
+    let op = |client_us, server_us, p50_us| {
+        let cost = Cost { client_us, server_us, idle_us: server_us / 4.0, p99_us: 2.0 * p50_us };
+        Op { cost, p50_us }
+    };
     let store = StoreCosts {
         store: "7.0.15".to_owned(),
         server: true,
@@ -115,8 +118,7 @@ fn report(outcome: Outcome) -> Report {
         list: op(2.1, 1.1, 20.0),
         candidates: op(3.6, 1.5, 21.0),
         missed: op(2.0, 1.0, 20.0),
-        vector: op(3.4, 1.6, 20.0),
-        batched: op(1.1, 0.8, 1.0),
+        vector: op(9.4, 1.6, 20.0),
         write: op(2.5, 1.8, 20.0),
     };
     let search = op(14.0, 0.0, 14.0);

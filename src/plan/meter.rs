@@ -13,23 +13,27 @@ pub(super) struct Spent {
     pub wall: Duration,
     /// By the processor, all threads of this process; `None` where the system does not say.
     pub cpu: Option<Duration>,
+    /// What all cores of the machine had nothing to do, together; nothing where the system does not say.
+    pub idle: Duration,
 }
 
 /// A clock that runs.
 pub(super) struct Meter {
     wall: Instant,
     cpu: Option<Duration>,
+    idle: Option<Duration>,
 }
 
 impl Meter {
     pub fn start() -> Self {
-        Self { wall: Instant::now(), cpu: process_time() }
+        Self { wall: Instant::now(), cpu: process_time(), idle: idle_time() }
     }
 
     pub fn stop(&self) -> Spent {
         let wall = self.wall.elapsed();
         let cpu = self.cpu.zip(process_time()).map(|(from, to)| to.saturating_sub(from));
-        Spent { wall, cpu }
+        let idle = self.idle.zip(idle_time()).map_or(Duration::ZERO, |(from, to)| to.saturating_sub(from));
+        Spent { wall, cpu, idle }
     }
 }
 
@@ -50,6 +54,15 @@ fn process_time() -> Option<Duration> {
         sum += text.split_whitespace().next()?.parse::<u64>().ok()?;
     }
     Some(Duration::from_nanos(sum))
+}
+
+/// Time that cores had nothing to run, or waited for a disk: the fourth and fifth number of the first line, in hundredths of
+/// a second on every machine.
+fn idle_time() -> Option<Duration> {
+    let text = read_to_string("/proc/stat").ok()?;
+    let of_all = text.lines().next()?.split_whitespace().skip(4).take(2);
+    let ticks = of_all.map(|ticks| ticks.parse::<u64>().ok()).sum::<Option<u64>>()?;
+    Some(Duration::from_millis(10 * ticks))
 }
 
 #[cfg(test)]

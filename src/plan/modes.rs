@@ -33,7 +33,7 @@ pub struct Steps {
     pub list: Cost,
     /// Looking for them in vain.
     pub missed: Cost,
-    /// Reading the vector.
+    /// Reading the vector, and all that is done around the search: filters, ranks, the answer.
     pub vector: Cost,
     /// Searching with it.
     pub search: Cost,
@@ -68,6 +68,7 @@ impl Steps {
         let part = |step: &Cost, often: f64, slow: f64| Cost {
             client_us: step.client_us * often,
             server_us: step.server_us * often,
+            idle_us: step.idle_us * often,
             p99_us: step.p99_us * slow,
         };
         [
@@ -96,11 +97,10 @@ impl Costs {
 }
 
 impl Cost {
-    /// Requests a second of one machine with so many cores and the store's server on it, all cores busy: what service and
-    /// server take together is shared by the cores; and the server runs commands on one of them.
+    /// Requests a second of one machine with so many cores and the store's server on it, as many in flight as it can use:
+    /// what service and server take together, and what stays idle, is shared by the cores.
     pub fn requests_per_s(&self, cores: usize) -> f64 {
-        let (together, server) = (cores as f64 / (self.client_us + self.server_us), 1.0 / self.server_us);
-        1e6 * together.min(server)
+        1e6 * cores as f64 / (self.client_us + self.server_us + self.idle_us)
     }
 }
 
@@ -111,6 +111,7 @@ impl Add for Cost {
         Self {
             client_us: self.client_us + other.client_us,
             server_us: self.server_us + other.server_us,
+            idle_us: self.idle_us + other.idle_us,
             p99_us: self.p99_us + other.p99_us,
         }
     }
@@ -127,7 +128,7 @@ mod tests {
     use super::*;
 
     fn cost(us: f64) -> Cost {
-        Cost { client_us: us, server_us: us / 10.0, p99_us: 2.0 * us }
+        Cost { client_us: us, server_us: us / 10.0, idle_us: us / 5.0, p99_us: 2.0 * us }
     }
 
     #[test]

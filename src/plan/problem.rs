@@ -205,6 +205,9 @@ pub struct Cost {
     pub client_us: f64,
     /// Processor time of the store's server, in microseconds.
     pub server_us: f64,
+    /// Time of the planning machine's cores that nobody uses, in microseconds, though many requests are in flight: they all
+    /// wait for the store's one thread.
+    pub idle_us: f64,
     /// How long one in a hundred takes alone, in microseconds.
     pub p99_us: f64,
 }
@@ -219,7 +222,7 @@ pub struct Costs {
     pub candidates: Cost,
     /// Looking for either in vain, before a search.
     pub missed: Cost,
-    /// Reading a user's vector.
+    /// Reading a user's vector, and all else that makes an answer of it but the search.
     pub vector: Cost,
     /// Writing a list or candidates after a search.
     pub write: Cost,

@@ -2,7 +2,6 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::cost::{CostError, CostSpec, SearchCost, StoreCosts, search_costs, store_costs};
 use super::heldout::Case;
@@ -143,8 +142,8 @@ pub async fn study<K: Kv + Clone + 'static>(
     }
     // of those tried the last one is still there
     let tried = folder.path().join(TRIED);
-    let index = Arc::new(Index::open(spec.index.map_or(&tried, |index| index.path()))?);
-    let store = store_costs(kv, &costs_of(spec), &index, &mut |part| progress(Stage::Store, part)).await?;
+    let index = Index::open(spec.index.map_or(&tried, |index| index.path()))?;
+    let store = store_costs(kv, &costs_of(spec), index, &mut |part| progress(Stage::Store, part)).await?;
     Ok(Findings { exact, indexes, store, users_asked: jury.users(), assumptions })
 }
 

@@ -2,12 +2,15 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::Poll;
 
 /// A call begun: its answer, or what is left to wait for. One that is dropped may still be carried out.
 pub(super) enum Flight<'a, T> {
     Landed(T),
-    Under(Pin<Box<dyn Future<Output = T> + Send + 'a>>),
+    /// Nobody locks it: it is there so that who holds a flight can be lent out while it waits, and its task still go from
+    /// thread to thread.
+    Under(Mutex<Pin<Box<dyn Future<Output = T> + Send + 'a>>>),
 }
 
 impl<'a, T> Flight<'a, T> {
@@ -21,14 +24,14 @@ impl<'a, T> Flight<'a, T> {
             // the connection is a task of its own, which has to run
             tokio::task::yield_now().await;
         }
-        Self::Under(call)
+        Self::Under(Mutex::new(call))
     }
 
     /// Its answer.
     pub(super) async fn end(self) -> T {
         match self {
             Self::Landed(answer) => answer,
-            Self::Under(call) => call.await,
+            Self::Under(call) => call.into_inner().unwrap_or_else(PoisonError::into_inner).await,
         }
     }
 }

@@ -210,29 +210,37 @@ impl Footprint {
         Self::of(on.shard, on.probe.used_bytes, parts, true)
     }
 
-    /// In an embedded file of `length` bytes that has these `others` in it, and doubles whenever it is full. What else is
-    /// in it does not show from outside, and is taken to be nothing.
+    /// In an embedded file of `length` bytes that has these `others` in it. What else is in it does not show from
+    /// outside, and is taken to be nothing.
     pub(super) fn in_file(length: u64, manifest: &Manifest, values: &Values, others: &[Manifest]) -> Self {
-        let bytes =
-            |manifest: &Manifest, values: &Values| Home::File.expected_cost(values) * f64::from(manifest.pages());
-        let standing: f64 = others.iter().map(|other| bytes(other, &expected_values(other))).sum();
-        let pages = bytes(manifest, values);
+        Self::added_to_file(length, others, "pages", file_bytes(manifest, values))
+    }
+
+    /// Of so many values of a length in such a file. Small ones share the tree's pages.
+    pub(super) fn of_values_in_file(
+        length: u64,
+        others: &[Manifest],
+        part: &'static str,
+        value_bytes: usize,
+        count: u32,
+    ) -> Self {
+        let least = if value_bytes > FILE_PAGE_BYTES / 4 { FILE_PAGE_BYTES } else { 128 };
+        let each = (value_bytes + 64).next_power_of_two().max(least);
+        Self::added_to_file(length, others, part, each as f64 * f64::from(count))
+    }
+
+    /// A file doubles whenever it is full.
+    fn added_to_file(length: u64, others: &[Manifest], name: &'static str, bytes: f64) -> Self {
+        let standing: f64 = others.iter().map(|other| file_bytes(other, &expected_values(other))).sum();
         let mut grown = length.max(FILE_HEADER_BYTES);
-        while ((grown - FILE_HEADER_BYTES) as f64) < standing + pages {
+        while ((grown - FILE_HEADER_BYTES) as f64) < standing + bytes {
             grown += (grown - FILE_HEADER_BYTES).clamp(64 << 10, FILE_REGION_BYTES);
         }
         let part = |part, bytes| Part { part, rest_bytes: bytes, peak_bytes: bytes };
-        // pages in what was free already make nothing longer
+        // what goes where something was makes nothing longer
         let more = grown.saturating_sub(length);
-        let pages = (pages.round() as u64).min(more);
-        Self::of(None, length, vec![part("pages", pages), part("grown ahead", more - pages)], false)
-    }
-
-    /// Of so many values of a length, in what is free of it, or what it grows by. Small ones share the tree's pages.
-    pub(super) fn of_values_in_file(length: u64, part: &'static str, value_bytes: usize, count: u32) -> Self {
-        let least = if value_bytes > FILE_PAGE_BYTES / 4 { FILE_PAGE_BYTES } else { 128 };
-        let bytes = (value_bytes + 64).next_power_of_two().max(least) as u64 * u64::from(count);
-        Self::of(None, length, vec![Part { part, rest_bytes: bytes, peak_bytes: bytes }], false)
+        let own = (bytes.round() as u64).min(more);
+        Self::of(None, length, vec![part(name, own), part("grown ahead", more - own)], false)
     }
 
     /// The same on a server that uses more, or less, by now.
@@ -246,6 +254,11 @@ impl Footprint {
         let peak: u64 = parts.iter().map(|part| part.peak_bytes).sum();
         Self { shard, before_bytes, rest_bytes: before_bytes + rest, peak_bytes: before_bytes + peak, parts, exact }
     }
+}
+
+/// What a release's pages take of an embedded file.
+fn file_bytes(manifest: &Manifest, values: &Values) -> f64 {
+    Home::File.expected_cost(values) * f64::from(manifest.pages())
 }
 
 /// What a release that is there costs a server at rest, without the tables.

@@ -18,6 +18,7 @@ use super::lease::Lease;
 use super::list::{Ranked, list_bytes, pack, unpack};
 use super::release::{self, Growth, Manifest};
 use super::spread::{Coming, On};
+use super::strategy::Place;
 use super::{StoreError, keys};
 use crate::input::Id;
 use crate::kv::memory::{Value, Values};
@@ -150,9 +151,9 @@ impl<K: Kv> Lists<K> {
         if !footprints.is_empty() {
             return Ok(footprints);
         }
-        let length = self.kv.stats().await?.used_bytes;
+        let Place { used_bytes, standing, .. } = Place::of(&self.kv, &self.ns, room).await?;
         let bytes = list_bytes(source.most_items, self.items);
-        Ok(vec![Footprint::of_values_in_file(length, "lists", bytes, source.count)])
+        Ok(vec![Footprint::of_values_in_file(used_bytes, &standing, "lists", bytes, source.count)])
     }
 
     /// Writes many users' lists, in the place of those they had. Refused before the first write when they do not fit; given

@@ -89,9 +89,9 @@ pub(super) struct Place {
     /// What its pages are made for.
     pub home: Home,
     /// Bytes in use where nothing was probed: the length of a file.
-    used_bytes: u64,
+    pub used_bytes: u64,
     /// What a file has in it.
-    standing: Vec<Manifest>,
+    pub standing: Vec<Manifest>,
 }
 
 impl Place {

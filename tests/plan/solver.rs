@@ -60,7 +60,12 @@ fn random(seed: u64) -> Problem {
     let codecs = [dice.of(&Codec::ALL), dice.of(&[Codec::F32, Codec::Int8])];
     let cost = |dice: &mut Dice, us: f64| {
         let us = dice.between(us / 3.0, us * 3.0);
-        Cost { client_us: us, server_us: us * dice.between(0.01, 0.3), p99_us: us * dice.between(2.0, 20.0) }
+        Cost {
+            client_us: us,
+            server_us: us * dice.between(0.01, 0.3),
+            idle_us: us * dice.between(0.0, 0.2),
+            p99_us: us * dice.between(2.0, 20.0),
+        }
     };
     let points = (0..=dice.below(5)).map(|_| Point {
         items: dice.of(&forms),

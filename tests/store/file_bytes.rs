@@ -5,7 +5,10 @@ use crate::support::releases::{NS, number, spec};
 use tonnage::codec::Codec;
 use tonnage::input::Id;
 use tonnage::kv::{EmbeddedKv, Kv};
-use tonnage::store::{Ids, PublishOptions, ReleaseSpec, RemoveOptions, Users, activate, prepare, retire};
+use tonnage::store::{
+    Ids, ListKind, ListOptions, ListSource, Lists, PublishOptions, Ranked, ReleaseSpec, RemoveOptions, Room, Users,
+    activate, current, prepare, retire,
+};
 
 fn wide(name: &str, codec: Codec) -> ReleaseSpec {
     ReleaseSpec { dim: 64, codec, ..spec(name) }
@@ -60,4 +63,32 @@ async fn a_file_with_dense_pages_gets_as_long_as_foreseen() {
 async fn a_file_with_hashed_pages_gets_as_long_as_foreseen() {
     publish_three(Codec::Int8, true).await;
     publish_three(Codec::F16, true).await;
+}
+
+/// Lists of so many items, each of them another, of all items of an index.
+async fn write_lists(kv: &EmbeddedKv, count: u32, items: u32) -> [u64; 2] {
+    let release = current(kv, NS).await.unwrap();
+    let lists = Lists::new(kv.clone(), NS, &release, 1_000_000, ListKind::Results, ListOptions::default()).unwrap();
+    let list = |user: u32| {
+        let item = |at: u32| Ranked { row: (user + at * 7_919) % 1_000_000, score: -(at as f32) };
+        Ok((0..items).map(item).collect())
+    };
+    let (id, most_items) = (|at| Id::U64(number(at)), items as usize);
+    let (source, room) = (ListSource { count, id: &id, most_items, list: &list }, Room::default());
+    let foreseen = lists.footprints(&source, &room).await.unwrap().remove(0);
+    lists.write(&source, &room, &mut |_| ()).await.unwrap();
+    let length = kv.stats().await.unwrap().used_bytes;
+    println!("{count} lists of {items}: from {} to be {}, is {length}", foreseen.before_bytes, foreseen.peak_bytes);
+    [foreseen.peak_bytes, length]
+}
+
+#[tokio::test]
+async fn a_file_with_lists_gets_as_long_as_foreseen() {
+    for (count, items) in [(5_000, 20), (20_000, 20), (5_000, 100), (20_000, 100), (60_000, 100), (20_000, 500)] {
+        let folder = tempfile::tempdir().unwrap();
+        let kv = EmbeddedKv::open(folder.path().join("users.redb")).await.unwrap();
+        publish(&kv, &wide("a", Codec::Int8), 30_000, false).await;
+        let [foreseen, length] = write_lists(&kv, count, items).await;
+        assert!(foreseen.abs_diff(length) <= length / 100, "{count} lists of {items}: {foreseen} {length}");
+    }
 }

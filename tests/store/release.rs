@@ -7,7 +7,7 @@ use crate::support::releases::{
     NS, Named, SHORT_GRACE, fingerprint, number, page_key, publish_as, publish_users, record, spec, texts,
 };
 use tonnage::input::Id;
-use tonnage::kv::Kv;
+use tonnage::kv::{EmbeddedKv, Kv};
 use tonnage::store::{Addressing, Ids, StoreError, UserVectors, Users, activate, current, publish, release, verify};
 
 crate::on_every_home!(
@@ -232,4 +232,20 @@ async fn progress_ends_at_all_users<K: Kv + Clone>(kv: K) {
     publish(&kv, NS, &spec("a"), &users, &mut |done| seen.push(done)).await.unwrap();
     assert!(seen.len() > 1 && seen.is_sorted(), "{seen:?}");
     assert_eq!(seen.last(), Some(&500_000));
+}
+
+/// A service publishes in a task of its own, which goes from thread to thread.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_can_be_spawned() {
+    let folder = tempfile::tempdir().unwrap();
+    let kv = EmbeddedKv::open(folder.path().join("users.redb")).await.unwrap();
+    let published = tokio::spawn(async move {
+        let encode = |rows: &[u32], out: &mut [u8]| {
+            rows.iter().zip(out.chunks_exact_mut(10)).for_each(|(&row, out)| out.copy_from_slice(&record(1, row)));
+            Ok(())
+        };
+        let users = Users { count: 100, ids: Ids::Dense, encode: &encode };
+        publish(&kv, NS, &spec("a"), &users, &mut |_| ()).await
+    });
+    assert_eq!(published.await.unwrap().unwrap().users, 100);
 }

@@ -1,12 +1,15 @@
 //! What a request costs in each serving mode, from a short measurement with the actual index and store.
 //!
-//! Three operations are measured and the modes are sums of them: reading a *list* of results, reading a user's *vector*,
-//! and *searching* with it. Each is measured loaded, with every core as busy as it will be and many requests in flight on
-//! each as a service would have them, for what it takes of a processor; and alone, for how long one request waits. No
-//! number here is a constant: on another machine, with another index, they are others.
+//! Whole requests are measured, as the engine serves them: one that a *list* answers, one in *real time*, and one that looks
+//! for a list in vain and goes on in real time. Each is measured loaded, with every core as busy as it will be and many
+//! requests in flight on each as a service would have them, for what it takes of service and server and what of the cores stays
+//! idle; and alone, for how long one request waits. No number here is a constant: on another
+//! machine, with another index, they are others.
 //!
-//! The one thing to know: what an operation takes depends on how busy the machine is. Alone, a request pays for a wake-up
-//! and a system call by itself; in a crowd those are shared, but so are caches and memory. So it is measured in a crowd.
+//! The one thing to know: real time is measured with one effort, and the search alone with that and with every other. So what
+//! is told of a step is a difference: of a whole request less its search, or of two whole requests; and a mode's sum with
+//! another effort is a whole request whose search was exchanged. Parts that were measured each for itself would not add up:
+//! alone, a read pays for a wake-up by itself; in a crowd that is shared, but so are caches and memory.
 //!
 //! The store is measured by a small scratch release and some lists, 12 MiB or less, under a namespace of their own. They are
 //! removed again; should that fail, all but the few bytes of the namespace's ledger expire by themselves.
@@ -18,14 +21,15 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use scratch::Scratch;
 pub use scratch::saturate;
-use scratch::{Request, Scratch};
 use search::Searches;
 
 use super::meter::Meter;
 use super::{Cost, Costs};
 use crate::catalog::{CatalogError, Index};
 use crate::codec::{Codec, Metric};
+use crate::engine::EngineError;
 use crate::input::Vectors;
 use crate::kv::{Kv, KvError};
 use crate::store::{StoreError, list_bytes};
@@ -33,9 +37,6 @@ use crate::store::{StoreError, list_bytes};
 /// Requests in flight on each core while an operation is measured loaded. A service has as many of its own accord when it
 /// is busy; a hundred cost the same each.
 pub const IN_FLIGHT: usize = 32;
-
-/// Users fetched together where a batch is measured.
-pub const BATCH: usize = 100;
 
 /// Users and lists are read in steps of this: a prime, so that all are, and none after its neighbour.
 const STRIDE: usize = 1_000_003;
@@ -71,7 +72,7 @@ impl CostSpec<'_> {
 /// One operation on the store, or a search.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Op {
-    /// Processor time, loaded, and how long one in a hundred takes alone.
+    /// What it takes, loaded, and how long one in a hundred takes alone.
     #[serde(flatten)]
     pub cost: Cost,
     /// How long it takes alone, median, in microseconds.
@@ -101,10 +102,8 @@ pub struct StoreCosts {
     pub candidates: Op,
     /// Looking for either in vain, before a search.
     pub missed: Op,
-    /// Reading a vector, before a search, with all that may be kept of a user beside it.
+    /// Reading a vector, with all that may be kept of a user beside it, and making an answer of what the search finds.
     pub vector: Op,
-    /// Reading a vector, [`BATCH`] together; a user's part.
-    pub batched: Op,
     /// Writing a list with a TTL.
     pub write: Op,
 }
@@ -145,6 +144,9 @@ pub enum CostError {
     /// The index or the users.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// A request.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// A store that is nearly full.
     #[error("the store has {free} bytes left and measuring takes {expected}: measure on another, or without one")]
     Full {
@@ -158,14 +160,15 @@ pub enum CostError {
     Gone,
 }
 
-/// Measures reading and writing, and searching an index in between; takes about seven seconds. `progress` is told the part that is done, from 0 to 1.
+/// Measures requests that the store answers with lists and the index with searches; takes about seven seconds. `progress` is
+/// told the part that is done, from 0 to 1.
 ///
 /// Processor time is that of the whole process: nothing else should run in it meanwhile. The runtime should have a thread
 /// for each core: they are all kept busy.
 pub async fn store_costs<K: Kv + Clone + 'static>(
     kv: &K,
     spec: &CostSpec<'_>,
-    index: &Arc<Index>,
+    index: Index,
     progress: &mut dyn FnMut(f64),
 ) -> Result<StoreCosts, CostError> {
     let stats = kv.stats().await?;
@@ -174,13 +177,11 @@ pub async fn store_costs<K: Kv + Clone + 'static>(
     {
         return Err(CostError::Full { expected, free });
     }
-    let ef = index.profile().default_ef() as u32;
-    let searches = Searches::new(Arc::clone(index), spec, ef)?;
-    let scratch = Arc::new(Scratch::write(kv, spec, searches).await?);
-    let measured = measure(&scratch, progress).await;
+    let scratch = Arc::new(Scratch::write(kv, spec, index).await?);
+    let measured = scratch.measure(progress).await;
     let removed = scratch.remove().await;
     // where both failed, the first says more
-    let [list, candidates, missed, vector, batched, write] = measured?;
+    let [list, candidates, real_time, missed, search, write] = measured?;
     removed?;
     Ok(StoreCosts {
         store: stats.version,
@@ -192,23 +193,10 @@ pub async fn store_costs<K: Kv + Clone + 'static>(
         candidates_bytes: spec.bytes(spec.candidates_items),
         list,
         candidates,
-        missed,
-        vector,
-        batched,
+        missed: missed.without(real_time),
+        vector: real_time.without(search),
         write,
     })
-}
-
-async fn measure<K: Kv + Clone + 'static>(
-    scratch: &Arc<Scratch<K>>,
-    progress: &mut dyn FnMut(f64),
-) -> Result<[Op; Request::ALL.len()], CostError> {
-    let mut ops = [Op::default(); Request::ALL.len()];
-    for (at, (op, kind)) in ops.iter_mut().zip(Request::ALL).enumerate() {
-        *op = scratch.measure(kind).await?;
-        progress((at + 1) as f64 / Request::ALL.len() as f64);
-    }
-    Ok(ops)
 }
 
 /// Cores that a runtime's tasks are run on: one for each of its threads.
@@ -223,10 +211,10 @@ pub fn search_costs(
     efs: &[u32],
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<SearchCost>, CatalogError> {
-    let mut searches = Searches::new(index, spec, 0)?;
+    let mut searches = Searches::new(spec, 0)?;
     let one = |(at, &ef): (usize, &u32)| {
         searches.options.ef = ef as usize;
-        let cost = SearchCost { ef, op: searches.measure()? };
+        let cost = SearchCost { ef, op: searches.measure(index)? };
         progress((at + 1) as f64 / efs.len() as f64);
         Ok(cost)
     };
@@ -234,9 +222,23 @@ pub fn search_costs(
 }
 
 impl Op {
-    fn new(client_us: f64, server_us: Option<f64>, mut alone_us: Vec<f64>) -> Self {
+    fn new(cost: Cost, mut alone_us: Vec<f64>) -> Self {
         let (p50_us, p99_us) = (quantile(&mut alone_us, 0.5), quantile(&mut alone_us, 0.99));
-        Self { cost: Cost { client_us, server_us: server_us.unwrap_or(0.0), p99_us }, p50_us }
+        Self { cost: Cost { p99_us, ..cost }, p50_us }
+    }
+
+    /// What is left of it when a part is not done. One in a hundred is as slow with the part's median taken away: the part
+    /// is seldom slow itself just then.
+    fn without(self, part: Self) -> Self {
+        let left = |whole: f64, part: f64| (whole - part).max(0.0);
+        let (whole, p50_us) = (self.cost, part.p50_us);
+        let cost = Cost {
+            client_us: left(whole.client_us, part.cost.client_us),
+            server_us: left(whole.server_us, part.cost.server_us),
+            idle_us: left(whole.idle_us, part.cost.idle_us),
+            p99_us: left(whole.p99_us, p50_us),
+        };
+        Self { cost, p50_us: left(self.p50_us, p50_us) }
     }
 }
 
@@ -321,9 +323,9 @@ mod tests {
         let spec =
             CostSpec { users, metric, codec: Codec::Int8, dense: true, k: 10, items, list_items, candidates_items };
         let index = folder.path().join("items.tng");
-        let index = Arc::new(build(&BuildSpec::new(users, metric), &index, &|_| ()).unwrap().0);
+        let index = build(&BuildSpec::new(users, metric), &index, &|_| ()).unwrap().0;
         let kv = Broken(EmbeddedKv::open(folder.path().join("users.redb")).await.unwrap());
-        let error = store_costs(&kv, &spec, &index, &mut |_| ()).await.unwrap_err();
+        let error = store_costs(&kv, &spec, index, &mut |_| ()).await.unwrap_err();
         assert!(matches!(error, CostError::Gone), "{error}");
     }
 }

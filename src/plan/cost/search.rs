@@ -1,12 +1,12 @@
 //! Searches of an index, one after the other.
 
-use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use super::{CostSpec, Op, STRIDE};
 use crate::catalog::{CatalogError, Index, QueryVector};
 use crate::codec::{Codec, record};
 use crate::graph::{Filter, SearchOptions};
+use crate::plan::Cost;
 use crate::plan::meter::Meter;
 
 /// How long searches with one effort are measured on all cores, and how long on one. A plan asks for a dozen efforts of
@@ -17,43 +17,41 @@ const SEARCHES: Duration = Duration::from_millis(80);
 const USERS: usize = 16_384;
 const USERS_BYTES: usize = 4 << 20;
 
-/// Users, and the index that they search.
-pub(super) struct Searches<I> {
-    pub index: I,
+/// Users as a store keeps them, and how they search.
+pub(super) struct Searches {
     pub codec: Codec,
-    /// As a store keeps them.
     pub records: Vec<Vec<u8>>,
     pub options: SearchOptions,
 }
 
-impl<I: Deref<Target = Index> + Sync> Searches<I> {
+impl Searches {
     /// With some users of a file, evenly spread over it.
-    pub fn new(index: I, spec: &CostSpec<'_>, ef: u32) -> Result<Self, CatalogError> {
+    pub fn new(spec: &CostSpec<'_>, ef: u32) -> Result<Self, CatalogError> {
         let options = SearchOptions { k: spec.k, ef: ef as usize };
-        Ok(Self { index, codec: spec.codec, records: records(spec)?, options })
+        Ok(Self { codec: spec.codec, records: records(spec)?, options })
     }
 
     /// The `at`-th of many searches.
-    pub fn run(&self, at: usize) -> Result<(), CatalogError> {
+    pub fn run(&self, index: &Index, at: usize) -> Result<(), CatalogError> {
         let vector = QueryVector::Record(self.codec, &self.records[at * STRIDE % self.records.len()]);
-        let found = self.index.search(vector, self.options, Filter::default())?;
+        let found = index.search(vector, self.options, Filter::default())?;
         std::hint::black_box(found);
         Ok(())
     }
 
     /// One after the other: on each core, for what it takes, and then on one, for how long.
-    pub fn measure(&self) -> Result<Op, CatalogError> {
+    pub fn measure(&self, index: &Index) -> Result<Op, CatalogError> {
         let run = |from: usize, timed: &mut dyn FnMut(Duration)| {
             let (mut done, started) = (0, Instant::now());
             while done == 0 || started.elapsed() < SEARCHES {
                 let begun = Instant::now();
-                self.run(from + done)?;
+                self.run(index, from + done)?;
                 timed(begun.elapsed());
                 done += 1;
             }
             Ok(done)
         };
-        (0..self.records.len().min(200)).try_for_each(|at| self.run(at))?;
+        (0..self.records.len().min(200)).try_for_each(|at| self.run(index, at))?;
         let meter = Meter::start();
         // the threads of the pool stay, so that their time is not lost with them
         let counts: Result<Vec<usize>, CatalogError> =
@@ -61,7 +59,8 @@ impl<I: Deref<Target = Index> + Sync> Searches<I> {
         let busy_us = meter.stop().busy(rayon::current_num_threads()).as_secs_f64() * 1e6;
         let mut alone = Vec::new();
         run(0, &mut |took| alone.push(took.as_secs_f64() * 1e6))?;
-        Ok(Op::new(busy_us / counts?.iter().sum::<usize>() as f64, None, alone))
+        let client_us = busy_us / counts?.iter().sum::<usize>() as f64;
+        Ok(Op::new(Cost { client_us, ..Cost::default() }, alone))
     }
 }
 

@@ -130,10 +130,21 @@ impl Plot {
         }
         let radius = if mark.chosen { 6.0 } else { 4.0 };
         let _ = write!(svg, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\"/>");
-        // to the side with more room
-        let (dx, anchor) = if x > WIDTH * 0.7 { (-9.0, "end") } else { (9.0, "start") };
-        // below the mark where it is at the top, so that names of good ones do not leave the drawing
-        let dy = if y < TOP + 14.0 { 14.0 } else { 4.0 };
+        // to the side with more room, and away from a neighbour
+        let is_close = |other: &Mark| {
+            let (right, below) = (self.at_x(other.x) - x, self.at_y(other.y) - y);
+            right > 0.0 && right < 24.0 && below.abs() < 12.0
+        };
+        let is_left = x > WIDTH * 0.7 || self.marks.iter().any(is_close);
+        let (dx, anchor) = if is_left { (-9.0, "end") } else { (9.0, "start") };
+        // below a mark at the top and above one at the bottom, so that names stay in the drawing and off the axis
+        let dy = if y < TOP + 14.0 {
+            14.0
+        } else if y > HEIGHT - BOTTOM - 10.0 {
+            -6.0
+        } else {
+            4.0
+        };
         let label = escaped(&mark.label);
         let _ =
             write!(svg, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{label}</text></g>", x + dx, y + dy);

@@ -387,7 +387,7 @@ fn modes(page: &mut String, report: &Report) {
         format!("<tr><td>{name}</td>{}</tr>", report.modes.iter().map(cell).collect::<String>())
     };
     let lines = report.mode_lines().into_iter().map(line);
-    let legend = ["read a list", "read a vector", "search", "write a list"].into_iter().enumerate();
+    let legend = ["list", "vector, filters and ranks", "search", "writing a list"].into_iter().enumerate();
     let legend = legend.map(|(at, name)| format!("<li><i class=\"swatch p{}\"></i>{name}</li>", at + 1));
     let warning = if report.store.server {
         ""

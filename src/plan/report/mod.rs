@@ -96,7 +96,7 @@ pub struct ModeReport {
     pub server_us: f64,
     /// Requests that a busy core of the service answers in a second, where the store is elsewhere.
     pub requests_per_s_per_core: f64,
-    /// Requests that the planning machine answers in a second with the store on it, all cores busy.
+    /// Requests that the planning machine answers in a second with the store on it, as busy as it can be.
     pub requests_per_s_of_machine: f64,
     /// Cores of the service that the traffic keeps busy.
     pub busy_cores: f64,
@@ -125,7 +125,7 @@ impl ModeReport {
         let ModeSpec { mode, cache, hit_rate, freshness_s } = spec;
         let steps = Steps::of(costs, search, cache);
         let cost = steps.request(mode, hit_rate);
-        let Cost { client_us, server_us, p99_us } = cost;
+        let Cost { client_us, server_us, p99_us, .. } = cost;
         Self {
             mode,
             hit_rate,
