@@ -216,7 +216,8 @@ impl Footprint {
         Self::added_to_file(length, others, "pages", file_bytes(manifest, values))
     }
 
-    /// Of so many values of a length in such a file. Small ones share the tree's pages.
+    /// Of so many values of a length in such a file, written in no order. Small ones share pages that are two thirds full,
+    /// and each batch writes nearly all of those anew before the old ones are free: at most, and half of it at least.
     pub(super) fn of_values_in_file(
         length: u64,
         others: &[Manifest],
@@ -224,8 +225,12 @@ impl Footprint {
         value_bytes: usize,
         count: u32,
     ) -> Self {
-        let least = if value_bytes > FILE_PAGE_BYTES / 4 { FILE_PAGE_BYTES } else { 128 };
-        let each = (value_bytes + 64).next_power_of_two().max(least);
+        let with_key = value_bytes + 64;
+        let each = if with_key > FILE_PAGE_BYTES / 4 {
+            with_key.next_power_of_two().max(FILE_PAGE_BYTES)
+        } else {
+            3 * with_key
+        };
         Self::added_to_file(length, others, part, each as f64 * f64::from(count))
     }
 
