@@ -216,8 +216,8 @@ impl Footprint {
         Self::added_to_file(length, others, "pages", file_bytes(manifest, values))
     }
 
-    /// Of so many values of a length in such a file, written in no order. Small ones share pages that are two thirds full,
-    /// and each batch writes nearly all of those anew before the old ones are free: at most, and half of it at least.
+    /// Of so many values of a length in such a file, written in no order, at the most. Small ones share pages that are two
+    /// thirds full, and a batch writes nearly all of those anew before the old ones are free.
     pub(super) fn of_values_in_file(
         length: u64,
         others: &[Manifest],

@@ -84,7 +84,7 @@ async fn write_lists(kv: &EmbeddedKv, count: u32, items: u32) -> [u64; 2] {
 
 #[tokio::test]
 async fn a_file_with_lists_gets_no_longer_than_foreseen_and_at_least_half_as_long() {
-    for (count, items) in [(5_000, 20), (20_000, 20), (5_000, 100), (20_000, 100), (60_000, 100), (20_000, 500)] {
+    for (count, items) in [(5_000, 20), (20_000, 20)] {
         let folder = tempfile::tempdir().unwrap();
         let kv = EmbeddedKv::open(folder.path().join("users.redb")).await.unwrap();
         publish(&kv, &wide("a", Codec::Int8), 30_000, false).await;
