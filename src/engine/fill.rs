@@ -63,6 +63,7 @@ pub(super) fn fill(
 ) -> Result<Vec<Chosen>, EngineError> {
     let Filling { plan, pins, mut feeds, mut caps } = filling;
     let mut used: HashSet<u32> = pins.iter().map(|&(_, pick)| pick).collect();
+    pins.iter().for_each(|&(_, pick)| caps.count(pick));
     let mut chosen = Vec::with_capacity(plan.len());
     let mut dry = false;
     for (place, &source) in plan.iter().enumerate() {
@@ -84,7 +85,9 @@ pub(super) fn fill(
         let next = next.or_else(|| feeds.iter_mut().find_map(|feed| feed.next(&used, &caps)));
         let Some(next) = next else { continue };
         used.insert(next.pick);
-        caps.count(next.pick);
+        if pinned.is_none() {
+            caps.count(next.pick);
+        }
         chosen.push(next);
     }
     Ok(chosen)

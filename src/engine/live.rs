@@ -51,12 +51,14 @@ impl Default for LiveOptions {
 pub struct Live {
     options: LiveOptions,
     version: AtomicU64,
+    /// Held by whoever changes something, so that changes are written in the order that they are made in. Readers wait
+    /// for the state alone, and not for the disk.
+    journal: Mutex<Option<Journal>>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    journal: Option<Journal>,
     hidden: HashSet<u64>,
     /// By release and number, so that they come oldest first.
     added: BTreeMap<(u64, u64), Arc<NewItem>>,
@@ -86,7 +88,7 @@ impl Default for Live {
 impl Live {
     /// Without a journal: what changed is forgotten with the process.
     pub fn in_memory(options: LiveOptions) -> Self {
-        Self { options, version: AtomicU64::new(1), state: Mutex::default() }
+        Self { options, version: AtomicU64::new(1), journal: Mutex::default(), state: Mutex::default() }
     }
 
     /// With a journal, created when missing and replayed. A torn last record is dropped; then the journal is written
@@ -94,12 +96,13 @@ impl Live {
     pub fn open(path: &Path, options: LiveOptions) -> Result<Self, EngineError> {
         let live = Self::in_memory(options);
         let changes = Journal::read(path)?;
-        {
+        let snapshot = {
             let mut state = live.lock();
             changes.into_iter().for_each(|change| state.apply(change));
-            state.journal = Some(Journal::create(path, &state.snapshot())?);
-        }
-        Ok(live)
+            state.snapshot()
+        };
+        let journal = Mutex::new(Some(Journal::create(path, &snapshot)?));
+        Ok(Self { journal, ..live })
     }
 
     /// Makes items available, or not. Ids that no index has are kept as well: the next may have them.
@@ -157,11 +160,12 @@ impl Live {
     }
 
     fn change(&self, changes: Vec<Change>) -> Result<(), EngineError> {
-        let mut state = self.lock();
-        state.check(&changes, &self.options)?;
-        if let Some(journal) = &mut state.journal {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        self.lock().check(&changes, &self.options)?;
+        if let Some(journal) = &mut *journal {
             journal.append(&changes)?;
         }
+        let mut state = self.lock();
         changes.into_iter().for_each(|change| state.apply(change));
         self.version.fetch_add(1, Ordering::AcqRel);
         Ok(())
@@ -178,9 +182,19 @@ impl State {
         let (mut items, mut bytes, mut hidden) = (self.added.len(), self.bytes, self.hidden_len());
         for change in changes {
             match change {
-                Change::Add(_, item) => (items, bytes) = (items + 1, bytes + cost(item)),
-                Change::Available(hashes) => hidden += hashes.iter().filter(|(_, available)| !available).count(),
-                Change::Delete(_, hashes) => hidden += hashes.len(),
+                Change::Add(release, item) => {
+                    let replaced = self.added_as(*release, item_hash(item.id.as_id()));
+                    items += usize::from(replaced.is_none());
+                    bytes = (bytes + cost(item)).saturating_sub(replaced.map_or(0, cost));
+                }
+                Change::Available(hashes) => {
+                    let is_new = |(hash, available): &&(u64, bool)| !available && !self.hidden.contains(hash);
+                    hidden += hashes.iter().filter(is_new).count();
+                }
+                Change::Delete(release, hashes) => {
+                    let gone = self.gone.get(release);
+                    hidden += hashes.iter().filter(|&hash| gone.is_none_or(|gone| !gone.contains(hash))).count();
+                }
                 Change::Keep(_) => {}
             }
         }
@@ -199,6 +213,11 @@ impl State {
             return Err(full("items hidden or deleted since the build", options.most_hidden, hidden));
         }
         Ok(())
+    }
+
+    fn added_as(&self, release: u64, hash: u64) -> Option<&NewItem> {
+        let number = self.number_of.get(&(release, hash))?;
+        self.added.get(&(release, *number)).map(Arc::as_ref)
     }
 
     fn hidden_len(&self) -> usize {

@@ -40,7 +40,7 @@ pub use request::{
     Request, ScoreRequest, SimilarRequest, Source,
 };
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -269,7 +269,7 @@ impl<K: Kv> Engine<K> {
         self.run(&self.served, Instant::now())?.similar(request)
     }
 
-    /// Given items, ranked for a user; those that there are not are left out. Without a vector they come in the order
+    /// Given items, ranked for a user; those that there are not, or that are not available, are left out. Without a vector they come in the order
     /// given, scored 0.
     pub async fn score(&self, request: &ScoreRequest) -> Result<Answer, EngineError> {
         let resolved = self.resolve_score(request).await;
@@ -294,7 +294,9 @@ impl<K: Kv> Engine<K> {
         let run = self.run(home, started)?;
         let aim = run.aim(request.blend, &request.session, &user)?;
         let mut met = HashSet::new();
-        let picks = request.items.iter().filter_map(|id| run.scope.find(id)).filter(|&pick| met.insert(pick));
+        let there = run.scope.eligible(&ItemFilter::default())?;
+        let picks = request.items.iter().filter_map(|id| run.scope.find(id));
+        let picks = picks.filter(|&pick| there.has(&run.scope, pick) && met.insert(pick));
         let mut answer = run.score(&picks.collect::<Vec<u32>>(), request.items.len(), &aim, &user)?;
         answer.timings.resolve_ns = resolve_ns;
         answer.degraded.append(&mut degraded);
@@ -343,7 +345,8 @@ impl<K: Kv> Engine<K> {
             let vector = self.index().compared(crate::catalog::QueryVector::Floats(&item.vector))?;
             // what `f32` holds, `int8` does as well
             Codec::Int8.check(&vector).map_err(CatalogError::Query)?;
-            Ok(NewItem { vector, ..item })
+            let tags = item.tags.into_iter().collect::<BTreeSet<String>>().into_iter().collect();
+            Ok(NewItem { vector, tags, ..item })
         };
         let items = items.into_iter().map(compared).collect::<Result<Vec<_>, EngineError>>()?;
         self.live.add(self.index().fingerprint(), items)
@@ -375,7 +378,8 @@ impl<K: Kv> Engine<K> {
         let is_of = |served: &&Arc<Served<K>>| {
             vector.is_some_and(|vector| vector.fingerprint == served.shelf.index.fingerprint())
         };
-        match self.previous.as_ref().filter(is_of) {
+        // two releases may be of one index: users were published again
+        match self.previous.as_ref().filter(|previous| !is_of(&&self.served) && is_of(previous)) {
             Some(previous) => (previous, vec![Degraded::PreviousRelease]),
             None => (&self.served, Vec::new()),
         }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::EngineError;
-use super::answer::{Answer, Explain, Item, Origin, Reason, Rung, Timings, Weighed};
+use super::answer::{Answer, Degraded, Explain, Item, Origin, Reason, Rung, Timings, Weighed};
 use super::blend::{Pull, blend, session_mean, weight};
 use super::cache::{self, Cache};
 use super::diversify::{Caps, mmr};
@@ -45,6 +45,8 @@ pub(super) struct Aim {
     sought: Option<Sought>,
     session: Option<Sought>,
     listed: Vec<Found>,
+    /// What of the store's could not be used.
+    damaged: Vec<Degraded>,
     explain: Explain,
 }
 
@@ -71,14 +73,14 @@ impl Run<'_> {
         let quest = Quest { scope: &self.scope, eligible: &eligible, barred: &barred.all, older, ef };
         let mut ranking = self.rank(request, &quest, &aim, &barred)?;
         let otherwise = match aim.rung {
-            _ if !request.diversity.max_per.is_empty() => Reason::Diversity,
             Rung::Popularity if self.scope.shelf.index.popular().is_empty() => Reason::NoPopularity,
+            _ if !request.diversity.max_per.is_empty() => Reason::Diversity,
             _ => Reason::Popularity,
         };
         let limits = Limits { seen: &barred.seen, shown: &barred.shown, otherwise };
         let mut answer = self.answer(&ranking.chosen, aim.rung, request.k);
         answer.vector.age = aim.age;
-        answer.degraded.clone_from(&resolved.degraded);
+        answer.degraded = resolved.degraded.iter().chain(&aim.damaged).copied().collect();
         answer.shortfall = shortfall(&quest, limits, request.k, ranking.chosen.len());
         answer.ef = if aim.sought.is_some() { ef } else { 0 };
         answer.distances = ranking.distances;
@@ -115,8 +117,8 @@ impl Run<'_> {
         let (k, filter, diversity) = (request.k, request.filter.clone(), request.diversity.clone());
         let whole = Request { k, filter, diversity, ..Request::default() };
         let sought = Some(Sought { vector: self.vector(own), record: None });
-        let (listed, explain) = (Vec::new(), Explain::default());
-        let aim = Aim { rung: Rung::Item, age: None, sought, session: None, listed, explain };
+        let (listed, damaged, explain) = (Vec::new(), Vec::new(), Explain::default());
+        let aim = Aim { rung: Rung::Item, age: None, sought, session: None, listed, damaged, explain };
         let begun = Instant::now();
         let ranking = self.rank(&whole, &quest, &aim, &barred)?;
         let mut answer = self.answer(&ranking.chosen, Rung::Item, request.k);
@@ -132,20 +134,18 @@ impl Run<'_> {
     pub fn score(&self, picks: &[u32], asked: usize, aim: &Aim, resolved: &UserSide) -> Result<Answer, EngineError> {
         let mut found: Vec<Found> = picks.iter().map(|&pick| (pick, 0.0)).collect();
         if let Some(sought) = &aim.sought {
-            let nodes = self.scope.nodes();
-            for (pick, score) in &mut found {
-                *score = match pick.checked_sub(nodes) {
-                    Some(_) => self.scope.shelf.index.score_of(&sought.vector, &self.vector(*pick)),
-                    None => self.scope.shelf.index.scores(QueryVector::Floats(&sought.vector), &[*pick])?[0],
-                };
-            }
+            let index = &self.scope.shelf.index;
+            let (of_nodes, added): (Vec<u32>, Vec<u32>) = picks.iter().partition(|&&pick| pick < self.scope.nodes());
+            let scores = index.scores(QueryVector::Floats(&sought.vector), &of_nodes)?;
+            let added = added.iter().map(|&pick| (pick, index.score_of(&sought.vector, &self.vector(pick))));
+            found = of_nodes.iter().copied().zip(scores).chain(added).collect();
             found.sort_by(super::quest::by_score);
         }
         let source = source_of(aim.rung);
         let chosen: Vec<Chosen> = found.iter().map(|&(pick, score)| Chosen { pick, score, source }).collect();
         let mut answer = self.answer(&chosen, aim.rung, asked);
         answer.vector.age = aim.age;
-        answer.degraded.clone_from(&resolved.degraded);
+        answer.degraded = resolved.degraded.iter().chain(&aim.damaged).copied().collect();
         answer.distances = if aim.sought.is_some() { chosen.len() } else { 0 };
         Ok(answer)
     }
@@ -169,9 +169,12 @@ impl Run<'_> {
         // nodes of an index that does not answer are other items
         let current = self.is_current.then_some(&resolved.listed);
         let listed = current.into_iter().flatten().map(|item| (item.row, item.score)).collect();
-        let aim = Aim { rung: Rung::Popularity, age: None, sought: None, session, listed, explain };
-        if let Some(user) = &resolved.vector {
-            let stored = self.stored(user)?;
+        let (rung, damaged) = (Rung::Popularity, Vec::new());
+        let aim = Aim { rung, age: None, sought: None, session, listed, damaged, explain };
+        let mut aim = aim;
+        if let Some(user) = &resolved.vector
+            && let Some(stored) = self.stored(user, &mut aim.damaged)
+        {
             let blended = blend(metric, &stored.vector, &pulls, &options);
             let explain = Explain { share: blended.share, drift: blended.drift, ..aim.explain };
             let moved = Sought { vector: blended.vector, record: None };
@@ -181,15 +184,26 @@ impl Run<'_> {
         if aim.session.is_some() {
             return Ok(Aim { rung: Rung::SessionMean, sought: aim.session.clone(), ..aim });
         }
-        match &resolved.segment {
-            Some(vector) => Ok(Aim { rung: vector.rung, age: age(vector), sought: Some(self.stored(vector)?), ..aim }),
-            None => Ok(aim),
+        if let Some(segment) = &resolved.segment
+            && let Some(stored) = self.stored(segment, &mut aim.damaged)
+        {
+            return Ok(Aim { rung: segment.rung, age: age(segment), sought: Some(stored), ..aim });
         }
+        Ok(aim)
     }
 
-    fn stored(&self, user: &UserVector) -> Result<Sought, EngineError> {
-        let vector = self.scope.shelf.index.compared(QueryVector::Record(user.codec, &user.record))?;
-        Ok(Sought { vector, record: Some((user.codec, user.record.clone())) })
+    /// A slot of a page has no checksum of its own: what cannot be decoded is said, and the ladder goes on.
+    fn stored(&self, user: &UserVector, damaged: &mut Vec<Degraded>) -> Option<Sought> {
+        let record = QueryVector::Record(user.codec, &user.record);
+        let Ok(vector) = self.scope.shelf.index.compared(record) else {
+            damaged.push(match user.rung {
+                Rung::Overlay => Degraded::OverlayDamaged,
+                Rung::Segment => Degraded::SegmentUnusable,
+                _ => Degraded::PageUnusable,
+            });
+            return None;
+        };
+        Some(Sought { vector, record: Some((user.codec, user.record.clone())) })
     }
 
     /// The events of the request, or of the stored session, whose items there are.
@@ -276,6 +290,7 @@ impl Run<'_> {
             want = want.saturating_mul(CANDIDATES_PER_ITEM);
         }
         let (mut distances, mut cached) = (0, false);
+        let mut popular = quest.popular();
         let mut first = match &aim.sought {
             Some(sought) => {
                 let want = diversity.mmr.map_or(want, |mmr| want.max(mmr.candidates));
@@ -283,9 +298,7 @@ impl Run<'_> {
                 (found, distances, cached) = self.candidates(request, quest, sought, want, barred)?;
                 found
             }
-            // all of them where limits may pass over any number
-            None if diversity.max_per.is_empty() => quest.popular().take(want).collect(),
-            None => quest.popular().collect(),
+            None => popular.by_ref().take(want).collect(),
         };
         let candidates = if request.explain { first.clone() } else { Vec::new() };
         let others = Self::others(request, quest, aim, claimed, &mut distances)?;
@@ -309,8 +322,11 @@ impl Run<'_> {
         let caps = Caps::new(&self.scope, &diversity.max_per);
         let filling = Filling { plan: &plan, pins: &pins, feeds, caps };
         let chosen = fill(filling, |caps: &Caps, used: &HashSet<u32>| {
+            let Some(sought) = &aim.sought else { return Ok(popular.by_ref().take(want).collect()) };
             // what is not among these is kept out by a limit; without limits there is nothing more
-            let Some(sought) = aim.sought.as_ref().filter(|_| !caps.is_empty()) else { return Ok(Vec::new()) };
+            if caps.is_empty() {
+                return Ok(Vec::new());
+            }
             let narrowed = caps.narrow(quest.eligible);
             let barred = sorted(quest.barred.iter().chain(used).copied().collect());
             let Candidates { found, distances: more, .. } =

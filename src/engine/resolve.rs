@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::answer::{Degraded, Rung};
 use super::known::Known;
 use super::request::OwnedId;
@@ -82,16 +84,17 @@ impl<K: Kv> Resolver<'_, K> {
             Ok(Err(KvError::TimedOut { .. })) | Err(_) => return self.without_store(asking, Degraded::StoreSlow),
             Ok(Err(_)) => return self.without_store(asking, Degraded::StoreFailed),
         };
+        let again_until = Instant::now() + self.timeout;
         let mut values = Values(values.iter());
         let mut all = Vec::with_capacity(asking.len());
         for one in asking {
             let (mut resolved, doubtful) = self.read(first.ns(), one, &mut values);
             for release in doubtful {
-                self.settle(release, one, &mut resolved).await;
+                self.settle(release, one, again_until, &mut resolved).await;
             }
             match (one.user, &resolved.vector) {
                 (Some(user), Some(vector)) => self.known.put(user, vector),
-                (Some(_), None) if resolved.degraded.contains(&Degraded::PageUnusable) => {
+                (Some(_), None) if resolved.degraded.iter().any(is_about_pages) => {
                     resolved.vector = self.remembered(one);
                 }
                 _ => {}
@@ -180,9 +183,10 @@ impl<K: Kv> Resolver<'_, K> {
     }
 
     /// Another look at a page that was not as it should be: a release may be rolling over it, or be gone for good.
-    async fn settle(&self, at: usize, asking: &Asking<'_>, resolved: &mut UserSide) {
+    /// All who ask together wait no longer than one would.
+    async fn settle(&self, at: usize, asking: &Asking<'_>, until: Instant, resolved: &mut UserSide) {
         let (Some(user), Some(release)) = (asking.user, self.releases.get(at)) else { return };
-        let again = tokio::time::timeout(self.timeout, release.get(&[user.as_id()])).await;
+        let again = tokio::time::timeout_at(until, release.get(&[user.as_id()])).await;
         let trouble = match again {
             Ok(Ok(mut records)) => {
                 if let (None, Some(Some(record))) = (&resolved.vector, records.pop()) {
@@ -217,6 +221,11 @@ impl<K: Kv> Resolver<'_, K> {
 fn page_vector<K: Kv>(release: &UserVectors<K>, record: Vec<u8>) -> UserVector {
     let manifest = release.manifest();
     UserVector { fingerprint: manifest.fingerprint, codec: manifest.codec, record, rung: Rung::Page, made_s: None }
+}
+
+/// Why a page that there should be was not read.
+fn is_about_pages(trouble: &Degraded) -> bool {
+    matches!(trouble, Degraded::PageUnusable | Degraded::ReleaseRetired | Degraded::StoreSlow)
 }
 
 /// A key that is not there has no bytes.

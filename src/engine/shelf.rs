@@ -66,7 +66,7 @@ impl Shelf {
     pub fn scope(&self, live: &Live) -> Result<Scope<'_>, EngineError> {
         let version = live.version();
         let mut kept = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(view) = kept.as_ref().filter(|view| view.version == version) {
+        if let Some(view) = kept.as_ref().filter(|view| view.version >= version) {
             return Ok(Scope { shelf: self, view: Arc::clone(view) });
         }
         let view = Arc::new(self.derive(live)?);

@@ -61,7 +61,9 @@ pub(super) fn read(scope: &Scope, request: &Request, token: &str) -> Result<Vec<
     let split = (nodes as usize).checked_mul(4).and_then(|len| rest.split_at_checked(len));
     let Some((nodes, added)) = split else { return Err(damaged) };
     let nodes = nodes.as_chunks::<4>().0.iter().map(|&node| u32::from_le_bytes(node));
-    let nodes = nodes.filter(|&node| node < scope.nodes());
+    // an item that was shown and replaced since is the same item
+    let now = |node| scope.find_hash(item_hash(scope.id(node))).unwrap_or(node);
+    let nodes = nodes.filter(|&node| node < scope.nodes()).map(now);
     let hashes = added.as_chunks::<8>().0.iter().map(|&hash| u64::from_le_bytes(hash));
     Ok(sorted(nodes.chain(hashes.filter_map(|hash| scope.find_hash(hash))).collect()))
 }
