@@ -292,7 +292,7 @@ impl<K: Kv> Engine<K> {
         let user = users.pop().unwrap_or_default();
         let (home, mut degraded) = self.home(&user);
         let run = self.run(home, started)?;
-        let aim = run.aim(request.blend, &request.session, &user)?;
+        let aim = run.aim(request.blend, &request.session, &user);
         let mut met = HashSet::new();
         let there = run.scope.eligible(&ItemFilter::default())?;
         let picks = request.items.iter().filter_map(|id| run.scope.find(id));
@@ -346,7 +346,7 @@ impl<K: Kv> Engine<K> {
             // what `f32` holds, `int8` does as well
             Codec::Int8.check(&vector).map_err(CatalogError::Query)?;
             let tags = item.tags.into_iter().collect::<BTreeSet<String>>().into_iter().collect();
-            Ok(NewItem { vector, tags, ..item })
+            Ok(NewItem { tags, vector, ..item })
         };
         let items = items.into_iter().map(compared).collect::<Result<Vec<_>, EngineError>>()?;
         self.live.add(self.index().fingerprint(), items)

@@ -64,7 +64,7 @@ impl Run<'_> {
     /// The answer to a request.
     pub fn recommend(&self, request: &Request, resolved: &UserSide) -> Result<Answer, EngineError> {
         let begun = Instant::now();
-        let aim = self.aim(request.blend, &request.session, resolved)?;
+        let aim = self.aim(request.blend, &request.session, resolved);
         let blended = Instant::now();
         let eligible = self.scope.eligible(&request.filter)?;
         let barred = self.barred(request, resolved)?;
@@ -151,7 +151,7 @@ impl Run<'_> {
     }
 
     /// The ladder, from what the store had: overlay, page or what is remembered, the session's mean, the segment.
-    pub fn aim(&self, options: Blend, session: &[Event], resolved: &UserSide) -> Result<Aim, EngineError> {
+    pub fn aim(&self, options: Blend, session: &[Event], resolved: &UserSide) -> Aim {
         let happened = self.happened(session, resolved);
         let metric = self.scope.shelf.index.meta().metric;
         let vectors: Vec<Vec<f32>> = happened.iter().map(|event| self.vector(event.pick)).collect();
@@ -170,8 +170,7 @@ impl Run<'_> {
         let current = self.is_current.then_some(&resolved.listed);
         let listed = current.into_iter().flatten().map(|item| (item.row, item.score)).collect();
         let (rung, damaged) = (Rung::Popularity, Vec::new());
-        let aim = Aim { rung, age: None, sought: None, session, listed, damaged, explain };
-        let mut aim = aim;
+        let mut aim = Aim { rung, age: None, sought: None, session, listed, damaged, explain };
         if let Some(user) = &resolved.vector
             && let Some(stored) = self.stored(user, &mut aim.damaged)
         {
@@ -179,17 +178,17 @@ impl Run<'_> {
             let explain = Explain { share: blended.share, drift: blended.drift, ..aim.explain };
             let moved = Sought { vector: blended.vector, record: None };
             let sought = Some(if blended.share > 0.0 { moved } else { stored });
-            return Ok(Aim { rung: user.rung, age: age(user), sought, explain, ..aim });
+            return Aim { rung: user.rung, age: age(user), sought, explain, ..aim };
         }
         if aim.session.is_some() {
-            return Ok(Aim { rung: Rung::SessionMean, sought: aim.session.clone(), ..aim });
+            return Aim { rung: Rung::SessionMean, sought: aim.session.clone(), ..aim };
         }
         if let Some(segment) = &resolved.segment
             && let Some(stored) = self.stored(segment, &mut aim.damaged)
         {
-            return Ok(Aim { rung: segment.rung, age: age(segment), sought: Some(stored), ..aim });
+            return Aim { rung: segment.rung, age: age(segment), sought: Some(stored), ..aim };
         }
-        Ok(aim)
+        aim
     }
 
     /// A slot of a page has no checksum of its own: what cannot be decoded is said, and the ladder goes on.

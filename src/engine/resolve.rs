@@ -17,6 +17,8 @@ use crate::store::{
     seen_key, segment_key, session_key, sessions,
 };
 
+/// Why a page that there should be was not read: what is remembered stands in.
+const PAGE_TROUBLE: [Degraded; 3] = [Degraded::PageUnusable, Degraded::ReleaseRetired, Degraded::StoreSlow];
 /// No small value is longer: the longest overlay has 65,536 dimensions.
 const LONGEST_VALUE_BYTES: u32 = 1 << 20;
 
@@ -94,7 +96,7 @@ impl<K: Kv> Resolver<'_, K> {
             }
             match (one.user, &resolved.vector) {
                 (Some(user), Some(vector)) => self.known.put(user, vector),
-                (Some(_), None) if resolved.degraded.iter().any(is_about_pages) => {
+                (Some(_), None) if resolved.degraded.iter().any(|trouble| PAGE_TROUBLE.contains(trouble)) => {
                     resolved.vector = self.remembered(one);
                 }
                 _ => {}
@@ -221,11 +223,6 @@ impl<K: Kv> Resolver<'_, K> {
 fn page_vector<K: Kv>(release: &UserVectors<K>, record: Vec<u8>) -> UserVector {
     let manifest = release.manifest();
     UserVector { fingerprint: manifest.fingerprint, codec: manifest.codec, record, rung: Rung::Page, made_s: None }
-}
-
-/// Why a page that there should be was not read.
-fn is_about_pages(trouble: &Degraded) -> bool {
-    matches!(trouble, Degraded::PageUnusable | Degraded::ReleaseRetired | Degraded::StoreSlow)
 }
 
 /// A key that is not there has no bytes.
