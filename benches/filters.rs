@@ -1,5 +1,6 @@
 //! Searching the bundled items under filters: from all to one item in a thousand that may be answered, and with none to
-//! 2,000 of the best already seen. Recall@10 among what may be answered is in the names.
+//! 2,000 of the best already seen. Recall@10 among what may be answered is in the names. What may be answered is a range
+//! of numbers; beside it what the bitmap of such a range of a million items takes.
 #![allow(clippy::unwrap_used, reason = "a benchmark stops by panicking")]
 
 use std::path::Path;
@@ -7,8 +8,8 @@ use std::path::Path;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use tonnage::catalog::{BuildSpec, Index, QueryVector, build};
 use tonnage::codec::{Codec, Layout, Matrix, Metric, Query};
-use tonnage::graph::{Filter, SearchOptions, exact};
-use tonnage::input::{Id, Vectors};
+use tonnage::graph::{BuildOptions, Filter, SearchOptions, exact};
+use tonnage::input::{Id, Numbers, Vectors};
 use tonnage::kernel;
 
 const METRIC: Metric = Metric::Dot;
@@ -30,6 +31,17 @@ struct Case {
     seen: Vec<[Vec<u32>; 2]>,
 }
 
+/// A number of 32 bits for each row.
+fn mixed(row: u64) -> u64 {
+    (row + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32
+}
+
+/// Those as a field of numbers.
+fn numbers(rows: usize) -> Numbers {
+    let values = (0..rows as u32).map(|row| (row, mixed(u64::from(row)) as f64)).collect();
+    Numbers { fields: vec!["mixed".to_owned()], values: vec![values] }
+}
+
 fn data(folder: &Path) -> Data {
     let bundled = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/data/debian"));
     let open = |name: &str| Vectors::open(&bundled.join(name)).unwrap();
@@ -39,7 +51,8 @@ fn data(folder: &Path) -> Data {
         vectors.read(0, &mut all).unwrap();
         all
     };
-    let spec = BuildSpec { profile: false, ..BuildSpec::new(&items, METRIC) };
+    let numbers = numbers(items.rows());
+    let spec = BuildSpec { profile: false, numbers: Some(&numbers), ..BuildSpec::new(&items, METRIC) };
     let (index, _) = build(&spec, &folder.join("bench.tng"), &|_| ()).unwrap();
     let node_of = (0..items.rows() as u64).map(|row| index.find(Id::U64(row)).unwrap()).collect();
     Data { index, rows: read(&items, items.rows()), queries: read(&users, QUERIES), dim: items.dim(), node_of }
@@ -105,8 +118,12 @@ fn filters(c: &mut Criterion) {
         group.bench_function(id, |b| b.iter(|| (0..QUERIES).map(|at| data.search(at, case).len()).sum::<usize>()));
     };
     for (name, share) in [("all", 1000_u64), ("50 %", 500), ("10 %", 100), ("1 %", 10), ("0.1 %", 1)] {
-        let picked = |row: u64| (row + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 < (share << 32) / 1000;
-        let bits = (share < 1000).then(|| data.bits(picked));
+        let end = (share << 32) / 1000;
+        let bits = (share < 1000).then(|| data.bits(|row| mixed(row) < end));
+        if let Some([_, by_node]) = &bits {
+            let run = data.index.range("mixed", 0.0, (end - 1) as f64).unwrap();
+            assert_eq!((&set(data.index.len(), run), run.len()), (&by_node.0, by_node.1));
+        }
         measure(format!("{name} passes"), &Case { bits, seen: Vec::new() });
     }
     let best = data.truth(2000, &Case { bits: None, seen: Vec::new() });
@@ -123,5 +140,35 @@ fn filters(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, filters);
+/// A bitmap of nodes.
+fn set(n: usize, nodes: &[u32]) -> Vec<u64> {
+    let mut bits = vec![0_u64; n.div_ceil(64)];
+    nodes.iter().for_each(|&at| bits[at as usize / 64] |= 1 << (at % 64));
+    bits
+}
+
+/// The bitmap of a range, from its ends on. Of the items only how many they are matters.
+fn ranges(c: &mut Criterion) {
+    const ITEMS: usize = 1_000_000;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("items.npy");
+    let shape = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({ITEMS}, 2), }}");
+    let mut npy = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    npy.extend_from_slice(format!("{shape:<117}\n").as_bytes());
+    npy.extend((0..2 * ITEMS as u64).flat_map(|at| (mixed(at) as f32).to_le_bytes()));
+    std::fs::write(&path, npy).unwrap();
+    let (items, numbers) = (Vectors::open(&path).unwrap(), numbers(ITEMS));
+    let graph = BuildOptions { m: 4, ef_construction: 4, seed: 1 };
+    let spec =
+        BuildSpec { profile: false, graph, numbers: Some(&numbers), finer: None, ..BuildSpec::new(&items, METRIC) };
+    let (index, _) = build(&spec, &folder.path().join("bench.tng"), &|_| ()).unwrap();
+    let mut group = c.benchmark_group("bitmap of a range, 1,000,000 items");
+    for (name, share) in [("all", 1000_u64), ("50 %", 500), ("10 %", 100), ("1 %", 10), ("0.1 %", 1)] {
+        let end = ((share << 32) / 1000 - 1) as f64;
+        group.bench_function(name, |b| b.iter(|| set(ITEMS, index.range("mixed", 0.0, end).unwrap())));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, filters, ranges);
 criterion_main!(benches);

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::out::{self, Output};
 use crate::catalog::Index;
-use crate::engine::{Answer, Effort, Engine, ItemFilter, OwnedId, Request, Rung};
+use crate::engine::{Answer, Clause, Effort, Engine, ItemFilter, NumberRange, OwnedId, Request, Rung};
 use crate::file::available_bytes;
 use crate::input::{Id, Ids, InputError, read_interactions};
 use crate::kv::{AnyKv, Kv};
@@ -49,6 +49,10 @@ pub struct Args {
     /// No items with this tag; may be given several times
     #[arg(long, value_name = "TAG")]
     not_tag: Vec<String>,
+    /// Only items with a number from MIN to MAX, both included, either of which may be left out; may be given several
+    /// times, then all must hold
+    #[arg(long, value_name = "FIELD:MIN..MAX")]
+    range: Vec<NumberRange>,
     /// Copy the index into memory, in huge pages, instead of mapping it
     #[arg(long)]
     resident: bool,
@@ -82,11 +86,13 @@ pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
         let (takes, free) = (out::bytes(index.bytes()), out::bytes(free));
         out::warn(&format!("the index takes {takes} of memory and {free} are free: searches will wait for the disk"));
     }
-    let any = if args.tag.is_empty() { Vec::new() } else { vec![args.tag.clone()] };
+    let tags = |names: &[String]| names.iter().map(|name| Clause::Tag(name.clone())).collect::<Vec<Clause>>();
+    let any = if args.tag.is_empty() { Vec::new() } else { vec![tags(&args.tag)] };
+    let all = args.range.iter().cloned().map(Clause::Range).collect();
     let shape = Request {
         k: args.k,
         effort: args.ef.map_or(Effort::Default, Effort::Ef),
-        filter: ItemFilter { any, none: args.not_tag.clone(), ..ItemFilter::default() },
+        filter: ItemFilter { all, any, none: tags(&args.not_tag), ..ItemFilter::default() },
         ..Request::default()
     };
     super::runtime()?.block_on(async {

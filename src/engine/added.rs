@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::EngineError;
+use super::filter::Clause;
 use super::live::NewItem;
 use crate::catalog::Index;
 use crate::codec::{Codec, Layout, Matrix, Metric, Query};
@@ -87,6 +88,14 @@ impl Added {
     /// Tags that the index does not have; the first has the number [`Index::tag_count`].
     pub fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// Whether any has this tag, or a number of this field.
+    pub fn knows(&self, clause: &Clause) -> bool {
+        match clause {
+            Clause::Tag(tag) => self.names.contains(tag),
+            Clause::Range(range) => self.items.iter().any(|item| item.numbers.contains_key(&range.field)),
+        }
     }
 
     /// The best `k` of those that pass for a vector in the form that is compared, best first, by the metric's score.

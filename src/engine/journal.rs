@@ -8,6 +8,7 @@
 //! is not taken for one elsewhere. A write that was torn leaves a last record that does not check; it was never
 //! acknowledged, and is dropped when the file is next opened. Numbers are little-endian.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,12 +18,17 @@ use twox_hash::XxHash3_64;
 use super::EngineError;
 use super::live::NewItem;
 use super::request::OwnedId;
+use crate::codec::MAX_COMPONENT;
 use crate::input::MAX_ID_BYTES;
 
 const MAGIC: &[u8] = b"tonnage journal 1\n";
 const HEADER_BYTES: usize = 8;
 /// No record is longer: 65,536 dimensions and as many bytes of tags.
 const MOST_BYTES: usize = 4 << 20;
+
+/// The first byte of a record's body, of those that hold an item.
+const ADD: u8 = 2;
+const ADD_WITH_NUMBERS: u8 = 5;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,12 +148,20 @@ impl Change {
                 }
             }
             Self::Add(fingerprint, item) => {
-                out.push(2);
+                // items without numbers are written as they were before there were any
+                out.push(if item.numbers.is_empty() { ADD } else { ADD_WITH_NUMBERS });
                 out.extend_from_slice(&fingerprint.to_le_bytes());
                 out.extend_from_slice(&item.made_s.to_le_bytes());
                 put_text(out, &item.id.to_string());
                 out.extend_from_slice(&(item.tags.len() as u32).to_le_bytes());
                 item.tags.iter().for_each(|tag| put_text(out, tag));
+                if !item.numbers.is_empty() {
+                    out.extend_from_slice(&(item.numbers.len() as u32).to_le_bytes());
+                }
+                for (field, number) in &item.numbers {
+                    put_text(out, field);
+                    out.extend_from_slice(&number.to_le_bytes());
+                }
                 item.vector.iter().for_each(|x| out.extend_from_slice(&x.to_le_bytes()));
             }
             Self::Delete(fingerprint, hashes) => {
@@ -172,18 +186,9 @@ impl Change {
                 };
                 Some(Self::Available(pairs.iter().map(pair).collect()))
             }
-            2 => {
-                let (fingerprint, made_s) = (take_u64(&mut rest)?, take_u64(&mut rest)?);
-                let id = OwnedId::parse(&take_text(&mut rest)?);
-                let count = take_u32(&mut rest)? as usize;
-                let mut tags = Vec::new();
-                for _ in 0..count {
-                    tags.push(take_text(&mut rest)?);
-                }
-                let (floats, []) = rest.as_chunks::<4>() else { return None };
-                let vector: Vec<f32> = floats.iter().map(|&x| f32::from_le_bytes(x)).collect();
-                let finite = vector.iter().all(|x| x.abs() <= crate::codec::MAX_COMPONENT);
-                finite.then_some(Self::Add(fingerprint, NewItem { id, tags, vector, made_s }))
+            ADD | ADD_WITH_NUMBERS => {
+                let fingerprint = take_u64(&mut rest)?;
+                Some(Self::Add(fingerprint, item(rest, kind == ADD_WITH_NUMBERS)?))
             }
             3 => Some(Self::Delete(take_u64(&mut rest)?, numbers(rest)?)),
             4 => Some(Self::Keep(numbers(rest)?)),
@@ -197,11 +202,36 @@ impl Change {
             Self::Available(hashes) => hashes.len() <= Self::MOST_HASHES,
             Self::Delete(_, hashes) | Self::Keep(hashes) => hashes.len() <= Self::MOST_HASHES,
             Self::Add(_, item) => {
-                let texts = item.tags.iter().chain([&item.id.to_string()]).all(|text| text.len() <= MAX_ID_BYTES);
-                texts && item.tags.len() * (MAX_ID_BYTES + 4) + 4 * item.vector.len() <= MOST_BYTES
+                let texts = item
+                    .tags
+                    .iter()
+                    .chain(item.numbers.keys())
+                    .chain([&item.id.to_string()])
+                    .all(|text| text.len() <= MAX_ID_BYTES);
+                let named = item.tags.len() * (MAX_ID_BYTES + 4) + item.numbers.len() * (MAX_ID_BYTES + 12);
+                texts && named + 4 * item.vector.len() <= MOST_BYTES
             }
         }
     }
+}
+
+/// An item, from all that follows the fingerprint.
+fn item(mut rest: &[u8], with_numbers: bool) -> Option<NewItem> {
+    let made_s = take_u64(&mut rest)?;
+    let id = OwnedId::parse(&take_text(&mut rest)?);
+    let (mut tags, mut numbers) = (Vec::new(), BTreeMap::new());
+    for _ in 0..take_u32(&mut rest)? {
+        tags.push(take_text(&mut rest)?);
+    }
+    for _ in 0..if with_numbers { take_u32(&mut rest)? } else { 0 } {
+        let field = take_text(&mut rest)?;
+        numbers.insert(field, f64::from_bits(take_u64(&mut rest)?));
+    }
+    let (floats, []) = rest.as_chunks::<4>() else { return None };
+    let vector: Vec<f32> = floats.iter().map(|&x| f32::from_le_bytes(x)).collect();
+    let finite =
+        vector.iter().all(|x| x.abs() <= MAX_COMPONENT) && numbers.values().all(|number: &f64| number.is_finite());
+    finite.then_some(NewItem { id, tags, numbers, vector, made_s })
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::EngineError;
+use super::filter::Clause;
 use super::journal::{Change, Journal};
-use super::request::OwnedId;
+use super::request::{OwnedId, check, check_list};
+use crate::input::MAX_FIELDS;
 use crate::store::{item_hash, now_s};
 
 /// An item that the index does not have yet.
@@ -22,10 +24,31 @@ pub struct NewItem {
     pub id: OwnedId,
     /// Its tags, any text.
     pub tags: Vec<String>,
+    /// Its numbers, by field: finite, of at most [`MAX_FIELDS`] fields.
+    pub numbers: BTreeMap<String, f64>,
     /// Its vector, as the trainer left it; in the form that is compared once it was taken in.
     pub vector: Vec<f32>,
     /// When it was added, in seconds since 1970; set when it is taken in.
     pub made_s: u64,
+}
+
+impl NewItem {
+    /// Whether it meets a clause of a filter.
+    pub(super) fn meets(&self, clause: &Clause) -> bool {
+        match clause {
+            Clause::Tag(tag) => self.tags.contains(tag),
+            Clause::Range(range) => self.numbers.get(&range.field).is_some_and(|&number| range.holds(number)),
+        }
+    }
+
+    /// Refuses numbers that no range could hold.
+    pub(super) fn check_numbers(&self) -> Result<(), EngineError> {
+        check_list("numbers of an added item", self.numbers.len(), MAX_FIELDS)?;
+        match self.numbers.values().find(|number| !number.is_finite()) {
+            Some(number) => check("a number of an added item", false, "a finite one", number),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How much may change between two builds.
@@ -34,7 +57,7 @@ pub struct LiveOptions {
     /// Items added, of all releases. 50,000: each is scored by every request, and of 64 dimensions they take about as
     /// long as a search of a million.
     pub most_items: usize,
-    /// Bytes of their vectors, ids and tags.
+    /// Bytes of their vectors, ids, tags and numbers.
     pub most_bytes: usize,
     /// Items that are not available or were deleted. A million.
     pub most_hidden: usize,
@@ -199,7 +222,7 @@ impl State {
             }
         }
         if changes.iter().any(|change| !change.fits()) {
-            let expected = "tags of at most 1,024 bytes, and 4 MiB together".to_owned();
+            let expected = "tags and fields of at most 1,024 bytes, and 4 MiB together".to_owned();
             return Err(EngineError::Request { what: "an added item", expected, got: "more".to_owned() });
         }
         let full = |what, most, got| EngineError::TooMany { what, most, got };
@@ -286,5 +309,6 @@ impl State {
 /// Bytes of an item in memory, about: its vector is kept as floats and as codes.
 fn cost(item: &NewItem) -> usize {
     let id = if let OwnedId::Text(text) = &item.id { text.len() } else { 8 };
-    200 + id + item.tags.iter().map(|tag| 32 + tag.len()).sum::<usize>() + 5 * item.vector.len()
+    let numbers = item.numbers.keys().map(|field| 40 + field.len()).sum::<usize>();
+    200 + id + numbers + item.tags.iter().map(|tag| 32 + tag.len()).sum::<usize>() + 5 * item.vector.len()
 }

@@ -1,8 +1,9 @@
-//! Filters as bitmaps: one bit a node, made once for each combination of tags and kept while there is room.
+//! Filters as bitmaps: one bit a node, made once for each combination of clauses and kept while there is room.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use super::filter::Clause;
 use crate::catalog::{CatalogError, Index};
 
 /// One bit a node, and how many are set.
@@ -53,23 +54,23 @@ impl Mask {
     }
 }
 
-/// Tags by name: all of `all`, at least one of each of `any`, none of `none`. Sorted, so that alike filters are equal.
+/// Clauses: all of `all`, at least one of each of `any`, none of `none`. Sorted, so that alike filters are equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct TagKey {
-    all: Vec<String>,
-    any: Vec<Vec<String>>,
-    none: Vec<String>,
+pub(super) struct ClauseKey {
+    all: Vec<Clause>,
+    any: Vec<Vec<Clause>>,
+    none: Vec<Clause>,
 }
 
-impl TagKey {
-    pub fn new(all: &[String], any: &[Vec<String>], none: &[String]) -> Self {
-        let sorted = |names: &[String]| {
-            let mut names = names.to_vec();
-            names.sort_unstable();
-            names.dedup();
-            names
+impl ClauseKey {
+    pub fn new(all: &[Clause], any: &[Vec<Clause>], none: &[Clause]) -> Self {
+        let sorted = |clauses: &[Clause]| {
+            let mut clauses = clauses.to_vec();
+            clauses.sort_unstable();
+            clauses.dedup();
+            clauses
         };
-        let mut any: Vec<Vec<String>> = any.iter().map(|group| sorted(group)).collect();
+        let mut any: Vec<Vec<Clause>> = any.iter().map(|group| sorted(group)).collect();
         any.sort_unstable();
         Self { all: sorted(all), any, none: sorted(none) }
     }
@@ -78,40 +79,54 @@ impl TagKey {
         self.all.is_empty() && self.any.is_empty() && self.none.is_empty()
     }
 
-    /// Whether an item passes that has a tag when `has` says so.
-    pub fn passes(&self, has: impl Fn(&str) -> bool) -> bool {
-        self.all.iter().all(|tag| has(tag))
-            && self.any.iter().all(|group| group.iter().any(|tag| has(tag)))
-            && !self.none.iter().any(|tag| has(tag))
+    /// Whether an item passes that meets a clause when `meets` says so.
+    pub fn passes(&self, meets: impl Fn(&Clause) -> bool) -> bool {
+        self.all.iter().all(&meets)
+            && self.any.iter().all(|group| group.iter().any(&meets))
+            && !self.none.iter().any(&meets)
     }
 
-    /// The mask of an index. A tag that it does not have is refused, unless `is_known` knows it from elsewhere: then no
-    /// node has it.
-    pub fn compile(&self, index: &Index, is_known: impl Fn(&str) -> bool) -> Result<Mask, CatalogError> {
-        let nodes = |tag: &str| match index.find_tag(tag) {
-            Ok(number) => Ok(index.tag(number).1),
-            Err(CatalogError::UnknownTag { .. }) if is_known(tag) => Ok(&[][..]),
-            Err(error) => Err(error),
+    /// The mask of an index. A tag or field that it does not have is refused, unless `is_known` knows it from elsewhere:
+    /// then no node has it.
+    pub fn compile(&self, index: &Index, is_known: impl Fn(&Clause) -> bool) -> Result<Mask, CatalogError> {
+        let nodes = |clause: &Clause| match nodes_of(index, clause) {
+            Err(CatalogError::UnknownTag { .. } | CatalogError::UnknownField { .. }) if is_known(clause) => Ok(&[][..]),
+            found => found,
         };
         let n = index.len();
         let mut mask: Option<Mask> = None;
-        let mut narrow =
-            |group: Mask| mask = Some(mask.as_ref().map_or_else(|| group.clone(), |mask| mask.and(&group)));
-        for tag in &self.all {
-            narrow(Mask::of(n, nodes(tag)?.iter().copied()));
+        let mut narrow = |group: Mask| {
+            mask = Some(match mask.take() {
+                Some(mask) => mask.and(&group),
+                None => group,
+            });
+        };
+        for clause in &self.all {
+            narrow(Mask::of(n, nodes(clause)?.iter().copied()));
         }
         for group in &self.any {
             let mut bits = vec![0; n.div_ceil(64)];
-            for tag in group {
-                nodes(tag)?.iter().for_each(|&node| bits[node as usize / 64] |= 1 << (node % 64));
+            for clause in group {
+                nodes(clause)?.iter().for_each(|&node| bits[node as usize / 64] |= 1 << (node % 64));
             }
             narrow(Mask::counted(bits));
         }
         let mut mask = mask.unwrap_or_else(|| Mask::full(n));
-        for tag in &self.none {
-            mask.remove(nodes(tag)?.iter().copied());
+        for clause in &self.none {
+            mask.remove(nodes(clause)?.iter().copied());
         }
         Ok(mask)
+    }
+}
+
+/// The nodes that meet a clause: those of a tag, or those whose number is within a range, which stand together too.
+fn nodes_of<'a>(index: &'a Index, clause: &Clause) -> Result<&'a [u32], CatalogError> {
+    match clause {
+        Clause::Tag(tag) => index.find_tag(tag).map(|number| index.tag(number).1),
+        Clause::Range(range) => {
+            let (min, max) = range.ends();
+            index.range(&range.field, min, max)
+        }
     }
 }
 
@@ -122,8 +137,8 @@ pub(super) struct Passing {
     pub added: Mask,
 }
 
-/// What masks were made for: tags, and the version of what may be answered at all.
-type Key = (TagKey, u64);
+/// What masks were made for: clauses, and the version of what may be answered at all.
+type Key = (ClauseKey, u64);
 
 /// Masks made before, within a budget; the one longest unused goes first.
 #[derive(Debug)]
@@ -148,7 +163,7 @@ impl Masks {
     pub fn get(
         &self,
         key: Key,
-        make: impl FnOnce(&TagKey) -> Result<Passing, CatalogError>,
+        make: impl FnOnce(&ClauseKey) -> Result<Passing, CatalogError>,
     ) -> Result<Arc<Passing>, CatalogError> {
         if let Ok(mut kept) = self.kept.lock() {
             kept.clock += 1;
@@ -216,8 +231,8 @@ mod tests {
         let masks = Masks::new(3 * (256 + 8 * 2));
         let get = |tag: &str, version| {
             let mut made = false;
-            let key = (TagKey::new(&[tag.to_owned()], &[], &[]), version);
-            let make = |_: &TagKey| {
+            let key = (ClauseKey::new(&[tag.into()], &[], &[]), version);
+            let make = |_: &ClauseKey| {
                 made = true;
                 Ok(Passing { nodes: Mask::full(100), added: Mask::full(0) })
             };
@@ -233,10 +248,15 @@ mod tests {
 
     #[test]
     fn filters_that_are_alike_are_equal() {
-        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        let any = [names(&["x", "y"]), names(&["z"])];
-        let turned = [names(&["z", "z"]), names(&["y", "x"])];
-        assert_eq!(TagKey::new(&names(&["b", "a"]), &any, &[]), TagKey::new(&names(&["a", "b", "a"]), &turned, &[]));
-        assert_ne!(TagKey::new(&names(&["a"]), &[], &[]), TagKey::new(&[], &[], &names(&["a"])));
+        let tags = |names: &[&str]| names.iter().map(|&name| name.into()).collect::<Vec<Clause>>();
+        let range = |text: &str| Clause::Range(text.parse().unwrap());
+        let any = [tags(&["x", "y"]), vec![tags(&["z"])[0].clone(), range("a:1..2")]];
+        let turned = [vec![range("a:1..2"), tags(&["z"])[0].clone(), range("a:1..2")], tags(&["y", "x"])];
+        let key = ClauseKey::new(&tags(&["b", "a"]), &any, &[]);
+        assert_eq!(key, ClauseKey::new(&tags(&["a", "b", "a"]), &turned, &[]));
+        assert_ne!(ClauseKey::new(&tags(&["a"]), &[], &[]), ClauseKey::new(&[], &[], &tags(&["a"])));
+        let ranges =
+            ["a:1..2", "a:1..", "a:..2", "a:1..3", "b:1..2"].map(|text| ClauseKey::new(&[range(text)], &[], &[]));
+        assert!(ranges.iter().enumerate().all(|(at, key)| !ranges[..at].contains(key)));
     }
 }

@@ -17,6 +17,7 @@ mod effort;
 mod error;
 mod fields;
 mod fill;
+mod filter;
 pub mod items;
 mod journal;
 mod known;
@@ -34,10 +35,11 @@ pub mod users;
 
 pub use answer::{Answer, Degraded, Explain, Item, Origin, Reason, Rung, Shortfall, Timings, Weighed};
 pub use error::EngineError;
+pub use filter::{Clause, ItemFilter, MAX_RANGES, NumberRange};
 pub use live::{Live, LiveOptions, NewItem};
 pub use request::{
-    Blend, Diversity, Effort, Event, ItemFilter, MAX_EVENTS, MAX_K, MAX_LIST, MaxPer, Mix, Mmr, OwnedId, Pin, Quota,
-    Request, ScoreRequest, SimilarRequest, Source,
+    Blend, Diversity, Effort, Event, MAX_EVENTS, MAX_K, MAX_LIST, MaxPer, Mix, Mmr, OwnedId, Pin, Quota, Request,
+    ScoreRequest, SimilarRequest, Source,
 };
 
 use std::collections::{BTreeSet, HashSet};
@@ -342,6 +344,7 @@ impl<K: Kv> Engine<K> {
     /// Adds items to the index, or replaces items of it, until the next is built.
     pub fn add_items(&self, items: Vec<NewItem>) -> Result<(), EngineError> {
         let compared = |item: NewItem| {
+            item.check_numbers()?;
             let vector = self.index().compared(crate::catalog::QueryVector::Floats(&item.vector))?;
             // what `f32` holds, `int8` does as well
             Codec::Int8.check(&vector).map_err(CatalogError::Query)?;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::EngineError;
+use super::filter::ItemFilter;
 use crate::input::{Id, MAX_ID_BYTES};
 use crate::store::EventKind;
 
@@ -11,7 +12,7 @@ use crate::store::EventKind;
 pub const MAX_K: usize = 10_000;
 /// Events of a request, and ids in each of its lists, at the most.
 pub const MAX_EVENTS: usize = 1_000;
-/// Ids in each list of a request, and tags of a filter, at the most.
+/// Ids in each list of a request, and clauses of a filter, at the most.
 pub const MAX_LIST: usize = 100_000;
 
 /// An external id that a request or an answer owns.
@@ -155,21 +156,6 @@ impl Default for Blend {
     }
 }
 
-/// Which items may be answered: those that pass all of it. Tags of several fields are written `field:value`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ItemFilter {
-    /// Tags that an item must all have.
-    pub all: Vec<String>,
-    /// Groups of tags: of each an item must have at least one. A group for each field.
-    pub any: Vec<Vec<String>>,
-    /// Tags of which an item may have none.
-    pub none: Vec<String>,
-    /// The only items that may be answered, if there is such a list.
-    pub allow: Option<Vec<OwnedId>>,
-    /// Items that may not be answered.
-    pub deny: Vec<OwnedId>,
-}
-
 /// How much alike the items of an answer may be.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Diversity {
@@ -275,7 +261,7 @@ pub struct ScoreRequest {
     pub items: Vec<OwnedId>,
 }
 
-fn check(what: &'static str, ok: bool, expected: &str, got: impl fmt::Display) -> Result<(), EngineError> {
+pub(super) fn check(what: &'static str, ok: bool, expected: &str, got: impl fmt::Display) -> Result<(), EngineError> {
     if ok {
         return Ok(());
     }
@@ -286,7 +272,7 @@ fn check_k(k: usize) -> Result<(), EngineError> {
     if (1..=MAX_K).contains(&k) { Ok(()) } else { Err(EngineError::K { got: k }) }
 }
 
-fn check_list(what: &'static str, len: usize, most: usize) -> Result<(), EngineError> {
+pub(super) fn check_list(what: &'static str, len: usize, most: usize) -> Result<(), EngineError> {
     check(what, len <= most, &format!("at most {most}"), len)
 }
 
@@ -350,25 +336,6 @@ impl Blend {
         check("half-life", !self.half_life.is_zero(), "more than 0 s", "0 s")?;
         check("inertia", (0.0..=1e6).contains(&self.inertia), "0 to 1000000", self.inertia)?;
         check("most_share", (0.0..=1.0).contains(&self.most_share), "0 to 1", self.most_share)
-    }
-}
-
-impl ItemFilter {
-    /// Whether every item passes.
-    pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
-            && self.any.is_empty()
-            && self.none.is_empty()
-            && self.allow.is_none()
-            && self.deny.is_empty()
-    }
-
-    fn check(&self) -> Result<(), EngineError> {
-        let tags = self.all.len() + self.none.len() + self.any.iter().map(Vec::len).sum::<usize>();
-        check_list("tags of the filter", tags, MAX_LIST)?;
-        check("a group of tags", self.any.iter().all(|group| !group.is_empty()), "at least one tag", 0)?;
-        check_list("items of the allow list", self.allow.as_ref().map_or(0, Vec::len), MAX_LIST)?;
-        check_list("items of the deny list", self.deny.len(), MAX_LIST)
     }
 }
 

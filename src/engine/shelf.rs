@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use super::EngineError;
 use super::added::Added;
 use super::fields::Fields;
+use super::filter::{Clause, ItemFilter};
 use super::live::Live;
 use super::lookup::Lookup;
-use super::mask::{Mask, Masks, Passing, TagKey};
-use super::request::{ItemFilter, OwnedId};
+use super::mask::{ClauseKey, Mask, Masks, Passing};
+use super::request::OwnedId;
 use crate::catalog::Index;
 use crate::input::Id;
 use crate::store::item_hash;
@@ -175,18 +176,18 @@ impl Scope<'_> {
 
     /// What passes a filter.
     pub fn eligible(&self, filter: &ItemFilter) -> Result<Eligible, EngineError> {
-        let key = TagKey::new(&filter.all, &filter.any, &filter.none);
+        let key = ClauseKey::new(&filter.all, &filter.any, &filter.none);
         let mut nodes = None;
         let mut added = Mask::full(self.view.added.len());
         if !key.is_empty() || self.view.nodes.is_some() {
             let passing = self.shelf.masks.get((key, self.view.version), |key| {
-                let known = |tag: &str| self.view.added.names().iter().any(|name| name == tag);
-                let tagged = key.compile(&self.shelf.index, known)?;
-                let nodes = self.view.nodes.as_ref().map_or_else(|| tagged.clone(), |mask| mask.and(&tagged));
-                let place = |&place: &u32| {
-                    let tags = &self.view.added.item(place).tags;
-                    key.passes(|tag| tags.iter().any(|own| own == tag))
+                let known = |clause: &Clause| self.view.added.knows(clause);
+                let met = key.compile(&self.shelf.index, known)?;
+                let nodes = match &self.view.nodes {
+                    Some(mask) => mask.and(&met),
+                    None => met,
                 };
+                let place = |&place: &u32| key.passes(|clause| self.view.added.item(place).meets(clause));
                 let len = self.view.added.len();
                 Ok(Passing { nodes, added: Mask::of(len, (0..len as u32).filter(place)) })
             })?;

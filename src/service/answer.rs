@@ -22,7 +22,7 @@ use super::shape::{
 };
 use super::shelf::Loaded;
 use crate::catalog::CatalogError;
-use crate::engine::{Answer, Effort, EngineError, Request};
+use crate::engine::{Answer, Effort, EngineError, NumberRange, Request};
 
 /// Items for one user, or for each of a batch.
 ///
@@ -85,6 +85,7 @@ fn of_entry(is_batch: bool, at: usize, mut problem: Problem) -> Problem {
         ("k" = Option<usize>, Query, description = "Items wanted"),
         ("tag" = Option<Vec<String>>, Query, description = "Only items with this tag; given several times, any will do"),
         ("not_tag" = Option<Vec<String>>, Query, description = "No items with this tag"),
+        ("range" = Option<Vec<String>>, Query, description = "Only items with a number from min to max: field:min..max"),
         ("segment" = Option<String>, Query, description = "The segment that answers when the user has no vector"),
         ("seen" = Option<bool>, Query, description = "Whether what the user has seen is left out"),
         ("explain" = Option<bool>, Query, description = "Whether to say what the ranking was made of"),
@@ -108,19 +109,24 @@ fn of_query(user: String, pairs: Vec<(String, String)>) -> Result<RecommendReque
         let parsed = text.parse().map_err(|_| Problem::invalid(format!("`{key}`: {text:?} is not a value of it")))?;
         Ok(Some(parsed))
     }
-    let tag = |text| Condition { field: None, eq: Some(ConditionValue::Text(text)), within: None };
+    let range = |text: &str| match text.parse() {
+        Ok(NumberRange { field, min, max }) => Ok(Condition { field: Some(field), min, max, ..Condition::default() }),
+        Err(error) => Err(problem_of(&error)),
+    };
+    let tag = |text| Condition { eq: Some(ConditionValue::Text(text)), ..Condition::default() };
     let mut document = RecommendRequest { user_id: Some(IdDocument::Text(user)), ..RecommendRequest::default() };
     for (key, text) in pairs {
         match key.as_str() {
             "k" => document.k = value(&key, &text)?,
             "tag" => document.filter.any.push(tag(text)),
             "not_tag" => document.filter.none.push(tag(text)),
+            "range" => document.filter.all.push(range(&text)?),
             "segment" => document.segment = Some(text),
             "seen" => document.exclude.seen = value(&key, &text)?,
             "explain" => document.explain = value(&key, &text)?.unwrap_or_default(),
             "deadline_ms" => document.deadline_ms = value(&key, &text)?,
             _ => {
-                let known = "k, tag, not_tag, segment, seen, explain, deadline_ms";
+                let known = "k, tag, not_tag, range, segment, seen, explain, deadline_ms";
                 let got: String = key.chars().take(64).collect();
                 return Err(Problem::invalid(format!("the query: expected {known}, got {got:?}")));
             }
@@ -259,7 +265,7 @@ impl Told {
 /// What the client is told of an engine's error.
 pub fn problem_of(error: &EngineError) -> Problem {
     let kind = match error {
-        EngineError::Catalog(CatalogError::UnknownTag { .. }) => Kind::UnknownTag,
+        EngineError::Catalog(CatalogError::UnknownTag { .. } | CatalogError::UnknownField { .. }) => Kind::UnknownTag,
         EngineError::UnknownItem { .. } => Kind::UnknownItem,
         EngineError::Request { .. }
         | EngineError::K { .. }

@@ -76,7 +76,7 @@ impl Kind {
             Self::UnsupportedMediaType => {
                 ("unsupported-media-type", "The body must be JSON", StatusCode::UNSUPPORTED_MEDIA_TYPE)
             }
-            Self::UnknownTag => ("unknown-tag", "No item has this tag", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::UnknownTag => ("unknown-tag", "No item has this tag or number", StatusCode::UNPROCESSABLE_ENTITY),
             Self::UnknownItem => ("unknown-item", "There is no such item", StatusCode::UNPROCESSABLE_ENTITY),
             Self::Unauthorized => ("unauthorized", "A key is needed", StatusCode::UNAUTHORIZED),
             Self::Forbidden => ("forbidden", "The key may not do this", StatusCode::FORBIDDEN),

@@ -244,6 +244,8 @@ fn seen_items_and_tags_are_respected() {
     assert!(ask("--tag odd").iter().all(|id| number(id) % 2 == 1));
     assert!(ask("--not-tag odd").iter().all(|id| number(id).is_multiple_of(2)));
     assert_eq!(ask("--tag odd --tag even"), best);
+    assert!(ask("--range price:10.5..12.5").iter().all(|id| (10..=12).contains(&(number(id) % 50))));
+    assert_eq!(ask("--range year:1999.. --range price:..3.5"), ["item-3"]);
 }
 
 #[test]
@@ -266,6 +268,8 @@ fn exit_2_says_what_is_wrong_with_the_command_line() {
     let one = format!("{RECOMMEND} --user user-7");
     run(folder.path(), &format!("{one} -k 0")).refused(2, &["k is 0", "1 to 10000"]);
     run(folder.path(), &format!("{one} --tag evne")).refused(2, &["\"evne\"", "2 tags", "even, odd"]);
+    run(folder.path(), &format!("{one} --range weight:1..2")).refused(2, &["\"weight\"", "2 fields", "price, year"]);
+    run(folder.path(), &format!("{one} --range price:2..1")).refused(2, &["a range", "not before its beginning"]);
     run(folder.path(), &format!("{BUILD} --m 2")).refused(2, &["m is 2", "4 to 128"]);
     run(folder.path(), &format!("{PUBLISH} --namespace a:b")).refused(2, &["namespace", "a:b", "1 to 32"]);
     let words = [("build --items items.npy --metric near --out x", "dot, cosine or l2"), (RECOMMEND, "--user")];

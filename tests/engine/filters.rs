@@ -1,19 +1,19 @@
 //! Filters of all kinds at once: an answer has `k` items or a reason, and both are judged by looking at every item.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::support::vectors::{numbers, write_npy};
+use crate::support::vectors::{self, write_npy};
 use rayon::prelude::*;
 use tempfile::TempDir;
 use tonnage::catalog::{BuildSpec, Index, build};
 use tonnage::codec::{Codec, Metric};
 use tonnage::engine::users::{Publication, UserSource, publish};
 use tonnage::engine::{
-    Answer, Diversity, Effort, Engine, EngineOptions, Event, ItemFilter, Live, LiveOptions, MaxPer, NewItem, OwnedId,
-    Reason, Request, Rung,
+    Answer, Clause, Diversity, Effort, Engine, EngineOptions, Event, ItemFilter, Live, LiveOptions, MaxPer, NewItem,
+    NumberRange, OwnedId, Reason, Request, Rung,
 };
-use tonnage::input::{Ids, Tags, Vectors};
+use tonnage::input::{Ids, Numbers, Tags, Vectors};
 use tonnage::kv::EmbeddedKv;
 use tonnage::store::{EventKind, UserVectors, activate};
 
@@ -53,9 +53,31 @@ fn tags_of(item: u64) -> Vec<String> {
     tags
 }
 
+/// A price that many have, a weight that few have alike, and a year that every third item has.
+fn numbers_of(item: u64) -> BTreeMap<String, f64> {
+    let mixed = item.wrapping_mul(0xd1b5_4a32_d192_ed03) >> 24;
+    let numbers = [
+        ("price", (mixed % 100) as f64 * 0.25 - 5.0),
+        ("weight", (mixed % 1_000_003) as f64 * 1e-3),
+        ("year", (1_950 + mixed % 80) as f64),
+    ];
+    let has = if item.is_multiple_of(3) { 3 } else { 2 };
+    numbers[..has].iter().map(|&(field, number)| (field.to_owned(), number)).collect()
+}
+
+fn meets(tags: &[String], numbers: &BTreeMap<String, f64>, clause: &Clause) -> bool {
+    match clause {
+        Clause::Tag(tag) => tags.contains(tag),
+        Clause::Range(NumberRange { field, min, max }) => numbers
+            .get(field)
+            .is_some_and(|number| !(min.is_some_and(|min| *number < min) || max.is_some_and(|max| *number > max))),
+    }
+}
+
 /// What may be answered, by the book.
 struct Judge {
     tags: HashMap<u64, Vec<String>>,
+    numbers: HashMap<u64, BTreeMap<String, f64>>,
     hidden: HashSet<u64>,
     gone: HashSet<u64>,
     seen: HashMap<OwnedId, HashSet<u64>>,
@@ -75,9 +97,10 @@ impl Judge {
         let seen = request.user.as_ref().and_then(|user| self.seen.get(user)).filter(|_| request.exclude_seen);
         for item in (0..ITEMS + ADDED).filter(|item| !self.gone.contains(item)) {
             let (tags, id) = (&self.tags[&item], OwnedId::U64(item));
-            let passes = all.iter().all(|tag| tags.contains(tag))
-                && any.iter().all(|group| group.iter().any(|tag| tags.contains(tag)))
-                && !none.iter().any(|tag| tags.contains(tag))
+            let meets = |clause: &Clause| meets(tags, &self.numbers[&item], clause);
+            let passes = all.iter().all(meets)
+                && any.iter().all(|group| group.iter().any(meets))
+                && !none.iter().any(meets)
                 && allow.as_ref().is_none_or(|allow| allow.contains(&id))
                 && !deny.contains(&id);
             let unseen = !request.seen.contains(&id) && !seen.is_some_and(|seen| seen.contains(&item));
@@ -125,22 +148,48 @@ impl Judge {
     }
 }
 
+/// About an item, so that numbers that items have are at the ends; what it leaves goes from all to nothing.
+fn range(draw: &mut Draw) -> Clause {
+    let fields = ["price", "weight", "year"];
+    let numbers = numbers_of(3 * draw.below(ITEMS / 3));
+    let field = *draw.one(&fields);
+    let (one, other) = (numbers[field], numbers_of(3 * draw.below(ITEMS / 3))[field]);
+    let (min, max) = match draw.below(6) {
+        0 => (None, Some(one)),
+        1 => (Some(one), None),
+        2 => (Some(one), Some(one)),
+        3 => (Some(one.next_up()), Some(one.next_up() + 3.0)),
+        _ => (Some(one.min(other)), Some(one.max(other))),
+    };
+    Clause::Range(NumberRange { field: field.to_owned(), min, max })
+}
+
 fn request(draw: &mut Draw) -> Request {
     let shares = ["half", "tenth", "hundredth", "thousandth"].map(|share| format!("share:{share}"));
     let (brands, colors): (Vec<String>, Vec<String>) =
         ((0..23).map(|at| format!("brand:{at}")).collect(), (0..4).map(|at| format!("color:{at}")).collect());
     let mut filter = ItemFilter::default();
     if draw.below(2) == 0 {
-        filter.all.push(draw.one(&shares).clone());
+        filter.all.push(draw.one(&shares).as_str().into());
+    }
+    if draw.below(4) == 0 {
+        filter.all.push(range(draw));
     }
     if draw.below(3) == 0 {
-        filter.any.push((0..=draw.below(5)).map(|_| draw.one(&brands).clone()).collect());
+        let mut group: Vec<Clause> = (0..=draw.below(5)).map(|_| draw.one(&brands).as_str().into()).collect();
+        if draw.below(3) == 0 {
+            group.push(range(draw));
+        }
+        filter.any.push(group);
     }
     if draw.below(3) == 0 {
-        filter.any.push((0..=draw.below(2)).map(|_| draw.one(&colors).clone()).collect());
+        filter.any.push((0..=draw.below(2)).map(|_| draw.one(&colors).as_str().into()).collect());
     }
     if draw.below(3) == 0 {
-        filter.none.push(draw.one(&brands).clone());
+        filter.none.push(draw.one(&brands).as_str().into());
+    }
+    if draw.below(6) == 0 {
+        filter.none.push(range(draw));
     }
     if draw.below(8) == 0 {
         let count = draw.below(60);
@@ -172,8 +221,8 @@ fn request(draw: &mut Draw) -> Request {
 /// An index with tags, and what changed since.
 async fn online(kv: EmbeddedKv, folder: &TempDir) -> (Engine<EmbeddedKv>, Judge) {
     let path = |name: &str| folder.path().join(name);
-    write_npy(&path("items.npy"), &numbers(ITEMS as usize * DIM, 1), DIM);
-    write_npy(&path("users.npy"), &numbers(USERS * DIM, 2), DIM);
+    write_npy(&path("items.npy"), &vectors::numbers(ITEMS as usize * DIM, 1), DIM);
+    write_npy(&path("users.npy"), &vectors::numbers(USERS * DIM, 2), DIM);
     let (items, users) = (Vectors::open(&path("items.npy")).unwrap(), Vectors::open(&path("users.npy")).unwrap());
     let ids = Ids::U64((0..ITEMS).collect());
     let mut names: Vec<String> = (0..ITEMS).flat_map(tags_of).collect();
@@ -181,10 +230,15 @@ async fn online(kv: EmbeddedKv, folder: &TempDir) -> (Engine<EmbeddedKv>, Judge)
     names.dedup();
     let having = |name: &String| (0..ITEMS as u32).filter(|&item| tags_of(u64::from(item)).contains(name)).collect();
     let tags = Tags { rows: names.iter().map(having).collect(), names };
+    let fields = ["price", "weight", "year"].map(str::to_owned);
+    let number =
+        |field: &String| (0..ITEMS).filter_map(|item| Some((item as u32, *numbers_of(item).get(field)?))).collect();
+    let numbers = Numbers { values: fields.iter().map(number).collect(), fields: fields.to_vec() };
     let popularity: Vec<f32> = (0..ITEMS).map(|item| item as f32).collect();
     let spec = BuildSpec {
         ids: Some(&ids),
         tags: Some(&tags),
+        numbers: Some(&numbers),
         popularity: Some(&popularity),
         users: Some(&users),
         ..BuildSpec::new(&items, Metric::Dot)
@@ -198,6 +252,7 @@ async fn online(kv: EmbeddedKv, folder: &TempDir) -> (Engine<EmbeddedKv>, Judge)
     let engine = Engine::open(index, users, EngineOptions::default(), live).unwrap();
     let mut judge = Judge {
         tags: (0..ITEMS + ADDED).map(|item| (item, tags_of(item))).collect(),
+        numbers: (0..ITEMS + ADDED).map(|item| (item, numbers_of(item))).collect(),
         hidden: HashSet::new(),
         gone: HashSet::new(),
         seen: HashMap::new(),
@@ -213,11 +268,12 @@ async fn change(engine: &Engine<EmbeddedKv>, judge: &mut Judge) {
     let hidden: Vec<(OwnedId, bool)> = judge.hidden.iter().map(|&item| (OwnedId::U64(item), false)).collect();
     engine.live().set_available(&hidden).unwrap();
     engine.delete_items(&judge.gone.iter().map(|&item| OwnedId::U64(item)).collect::<Vec<_>>()).unwrap();
-    let vectors = numbers(ADDED as usize * DIM, 3);
+    let added_vectors = vectors::numbers(ADDED as usize * DIM, 3);
     let added = |item: u64| NewItem {
         id: OwnedId::U64(ITEMS + item),
         tags: tags_of(ITEMS + item),
-        vector: vectors[item as usize * DIM..][..DIM].to_vec(),
+        numbers: numbers_of(ITEMS + item),
+        vector: added_vectors[item as usize * DIM..][..DIM].to_vec(),
         made_s: 0,
     };
     engine.add_items((0..ADDED).map(added).collect()).unwrap();
@@ -260,8 +316,8 @@ async fn pages_go_through_all_that_passes_once_each_and_end_with_the_reason() {
     let folder = TempDir::new().unwrap();
     let (engine, judge) = online(kv, &folder).await;
     for (user, filter) in [
-        (3, ItemFilter { all: vec!["share:tenth".to_owned()], ..ItemFilter::default() }),
-        (30, ItemFilter { any: vec![vec!["color:1".to_owned()]], ..ItemFilter::default() }),
+        (3, ItemFilter { all: vec!["share:tenth".into()], ..ItemFilter::default() }),
+        (30, ItemFilter { any: vec![vec!["color:1".into()]], ..ItemFilter::default() }),
     ] {
         let mut page = Request { user: Some(OwnedId::U64(user)), k: 25, filter, ..Request::default() };
         let left: HashSet<u64> = judge.count(&page).left.into_iter().collect();
@@ -277,6 +333,7 @@ async fn pages_go_through_all_that_passes_once_each_and_end_with_the_reason() {
                     .add_items(vec![NewItem {
                         id: OwnedId::U64(ITEMS),
                         tags: tags_of(ITEMS),
+                        numbers: numbers_of(ITEMS),
                         vector: vec![0.5; DIM],
                         made_s: 0,
                     }])
@@ -308,7 +365,7 @@ async fn a_token_of_another_request_or_release_is_refused() {
         Request { user: Some(OwnedId::U64(4)), ..request.clone() },
         Request { k: 21, ..request.clone() },
         Request { exclude_seen: false, ..request.clone() },
-        Request { filter: ItemFilter { none: vec!["color:1".to_owned()], ..ItemFilter::default() }, ..request.clone() },
+        Request { filter: ItemFilter { none: vec!["color:1".into()], ..ItemFilter::default() }, ..request.clone() },
     ] {
         assert!(says(continued(&other, &next)).await.contains("another request"));
     }
@@ -341,7 +398,7 @@ async fn recall_is_held_however_few_pass() {
     let (kv, _store) = crate::support::embedded().await;
     let folder = TempDir::new().unwrap();
     let (engine, judge) = online(kv, &folder).await;
-    let (items, users) = (numbers(ITEMS as usize * DIM, 1), numbers(USERS * DIM, 2));
+    let (items, users) = (vectors::numbers(ITEMS as usize * DIM, 1), vectors::numbers(USERS * DIM, 2));
     let score = |user: usize, item: u64| -> f64 {
         let pair = users[user * DIM..][..DIM].iter().zip(&items[item as usize * DIM..][..DIM]);
         pair.map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
@@ -350,7 +407,7 @@ async fn recall_is_held_however_few_pass() {
         let (mut hits, mut wanted) = (0, 0);
         // those who have neither a session nor seen anything
         for user in USERS / 2..USERS {
-            let filter = ItemFilter { all: vec![format!("share:{share}")], ..ItemFilter::default() };
+            let filter = ItemFilter { all: vec![format!("share:{share}").into()], ..ItemFilter::default() };
             let request = Request { user: Some(OwnedId::U64(user as u64)), k: 10, filter, ..Request::default() };
             let mut exact: Vec<u64> = judge.count(&request).left.into_iter().filter(|&item| item < ITEMS).collect();
             exact.sort_by(|&a, &b| score(user, b).total_cmp(&score(user, a)));

@@ -1,6 +1,7 @@
 //! What changes between two builds: availability, and items added, replaced and deleted; in force at once, and still
 //! there after a restart, however the process ended.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,8 @@ use crate::support::world::{DIM, ITEMS, NS, World, rows, shape, tagged};
 use tonnage::catalog::Index;
 use tonnage::codec::{Codec, Metric};
 use tonnage::engine::{
-    Answer, Engine, EngineError, EngineOptions, ItemFilter, Live, LiveOptions, NewItem, OwnedId, Reason, Request,
+    Answer, Clause, Engine, EngineError, EngineOptions, ItemFilter, Live, LiveOptions, NewItem, OwnedId, Reason,
+    Request,
 };
 use tonnage::kv::EmbeddedKv;
 use tonnage::store::UserVectors;
@@ -53,7 +55,13 @@ impl Stage {
     fn new_item(&self, name: &str, factor: f32, tags: &[&str]) -> NewItem {
         let best = self.world.best(3, 1, |_| true)[0] as usize;
         let vector = self.world.items[best * DIM..][..DIM].iter().map(|x| x * factor).collect();
-        NewItem { id: OwnedId::parse(name), tags: tags.iter().map(|&tag| tag.to_owned()).collect(), vector, made_s: 0 }
+        NewItem {
+            id: OwnedId::parse(name),
+            tags: tags.iter().map(|&tag| tag.to_owned()).collect(),
+            numbers: BTreeMap::new(),
+            vector,
+            made_s: 0,
+        }
     }
 }
 
@@ -105,7 +113,9 @@ async fn added_replaced_and_deleted_items_are_as_if_they_had_been_built_so() {
         engine.delete_items(&[item(best[0])]).unwrap();
         // the third is replaced by its opposite
         let opposite = stage.world.items[best[2] as usize * DIM..][..DIM].iter().map(|x| -x).collect();
-        engine.add_items(vec![NewItem { id: item(best[2]), tags: Vec::new(), vector: opposite, made_s: 0 }]).unwrap();
+        engine
+            .add_items(vec![NewItem { id: item(best[2]), vector: opposite, ..stage.new_item("x", 1.0, &[]) }])
+            .unwrap();
         for engine in [engine, stage.start().await] {
             let answer = stage.all(&engine).await;
             let ids: Vec<String> = answer.items.iter().map(|item| item.id.to_string()).collect();
@@ -143,6 +153,49 @@ async fn added_replaced_and_deleted_items_are_as_if_they_had_been_built_so() {
 }
 
 #[tokio::test]
+async fn numbers_of_added_items_are_ranged_over_and_come_back() {
+    let stage = Stage::new(Metric::Dot).await;
+    let engine = stage.start().await;
+    let item = |name: &str, numbers: &[(&str, f64)]| NewItem {
+        numbers: numbers.iter().map(|&(field, number)| (field.to_owned(), number)).collect(),
+        ..stage.new_item(name, 1.0, &["even"])
+    };
+    let request = |range: &str| {
+        let all = vec![Clause::Range(range.parse().unwrap()), "even".into()];
+        Request { filter: ItemFilter { all, ..ItemFilter::default() }, ..stage.world.ask(3, &shape(5), &[]) }
+    };
+    let unknown = engine.recommend_one(&request("price:1..2")).await.unwrap_err().to_string();
+    assert!(unknown.contains("\"price\"") && unknown.contains("0 fields"), "{unknown}");
+    engine.add_items(vec![item("one", &[("price", 1.0)]), item("both", &[("price", 2.0), ("year", -1e300)])]).unwrap();
+    engine.add_items(vec![item("none", &[])]).unwrap();
+    for engine in [engine, stage.start().await] {
+        let found = async |range: &str| {
+            let answer = engine.recommend_one(&request(range)).await.unwrap();
+            let passing = answer.shortfall.unwrap().passing;
+            let mut ids: Vec<String> = answer.items.iter().map(|item| item.id.to_string()).collect();
+            assert_eq!(ids.len(), passing);
+            ids.sort();
+            ids
+        };
+        assert_eq!(found("price:1..2").await, ["both", "one"]);
+        assert_eq!(found("price:1.1..").await, ["both"]);
+        assert_eq!(found("year:..0").await, ["both"]);
+        assert_eq!(found("price:3..").await, [""; 0]);
+    }
+    let engine = stage.start().await;
+    let many: Vec<(String, f64)> = (0..257).map(|at| (at.to_string(), 1.0)).collect();
+    let many = NewItem { numbers: many.into_iter().collect(), ..stage.new_item("many", 1.0, &[]) };
+    let long = "x".repeat(1_025);
+    for wrong in
+        [item("nan", &[("price", f64::NAN)]), item("inf", &[("a", f64::INFINITY)]), many, item("long", &[(&long, 1.0)])]
+    {
+        let error = engine.add_items(vec![wrong]).unwrap_err();
+        assert!(matches!(error, EngineError::Request { .. }), "{error}");
+    }
+    assert_eq!(engine.live().added_items(), 3);
+}
+
+#[tokio::test]
 async fn a_journal_cut_anywhere_keeps_all_that_was_whole() {
     let stage = Stage::new(Metric::Dot).await;
     let live = Live::open(&stage.journal(), LiveOptions::default()).unwrap();
@@ -151,7 +204,8 @@ async fn a_journal_cut_anywhere_keeps_all_that_was_whole() {
     live.set_available(&[(item(1), false), (item(2), false)]).unwrap();
     grown();
     let engine = stage.start_with(live).await;
-    engine.add_items(vec![stage.new_item("one", 1.0, &["a"])]).unwrap();
+    let numbers = BTreeMap::from([("price".to_owned(), 2.5), ("year".to_owned(), 1999.0)]);
+    engine.add_items(vec![NewItem { numbers, ..stage.new_item("one", 1.0, &["a"]) }]).unwrap();
     grown();
     engine.delete_items(&[item(3)]).unwrap();
     grown();

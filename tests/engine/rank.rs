@@ -1,6 +1,6 @@
 //! What an answer is made of: sources and places, limits by value, difference; items like an item; given items ranked.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn sources(answer: &Answer) -> Vec<Source> {
 
 fn new_item(name: &str, vector: &[f32], tags: &[&str]) -> NewItem {
     let tags = tags.iter().map(|&tag| tag.to_owned()).collect();
-    NewItem { id: OwnedId::parse(name), tags, vector: vector.to_vec(), made_s: 0 }
+    NewItem { id: OwnedId::parse(name), tags, numbers: BTreeMap::new(), vector: vector.to_vec(), made_s: 0 }
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn items_like_an_item_are_those_that_score_best_by_its_vector() {
             let got = rows(&answer);
             assert!(!got.contains(&row) && got.len() == 10 && answer.vector.rung == Rung::Item);
             hits += got.iter().filter(|row| exact.contains(row)).count();
-            let odd = ItemFilter { all: vec!["odd".to_owned()], ..ItemFilter::default() };
+            let odd = ItemFilter { all: vec!["odd".into()], ..ItemFilter::default() };
             let answer = engine.similar(&SimilarRequest { filter: odd, k: 300, ..request.clone() }).unwrap();
             let left = if row % 2 == 1 { 199 } else { 200 };
             assert!(rows(&answer).iter().all(|other| other % 2 == 1 && *other != row));

@@ -79,18 +79,24 @@ fn availability_and_new_items_survive_the_process_however_it_ends() {
     assert!(best.json()["items"][0]["score"].as_f64().unwrap() > 0.0);
     let users = crate::support::vectors::numbers(crate::support::serve::USERS * DIM, 2);
     let vector: Vec<f32> = users[8 * DIM..][..DIM].iter().map(|x| x * 20.0).collect();
-    let new = json!({"items": [{"item_id": "brand-new", "vector": vector, "tags": ["color:red"]}]});
+    let new = json!({"items": [{"item_id": "brand-new", "vector": vector, "tags": ["color:red"], "numbers": {"price": 77.5, "weight": 2}}]});
     assert_eq!(accepted(&send(&serving, "PUT", "/v1/items", &new)), 1);
     assert_eq!(accepted(&send(&serving, "DELETE", "/v1/items", &json!({"items": [before[3]]}))), 1);
     let expected = recommended(&serving, "user-8");
     assert_eq!((expected.len(), expected[0].as_str()), (10, "brand-new"));
     assert!([0, 1, 3].iter().all(|&at| !expected.contains(&before[at])), "{before:?} {expected:?}");
+    for range in [json!({"field": "price", "min": 40}), json!({"field": "weight", "min": 2, "max": 2})] {
+        let asked = json!({"user_id": "user-8", "k": 10, "filter": {"all": [range]}});
+        assert_eq!(serving.post("/v1/recommend", &asked.to_string()).items(), ["brand-new"], "{range}");
+    }
     let short = json!({"items": [{"item_id": "odd", "vector": [1.0, 2.0]}]});
     assert_eq!(send(&serving, "PUT", "/v1/items", &short).problem(), "invalid-request");
     serving.signal("-KILL");
     serving.end();
     let serving = trained.serve(&redis.url(), journal);
     assert_eq!(recommended(&serving, "user-8"), expected);
+    let dear = json!({"user_id": "user-8", "k": 10, "filter": {"all": [{"field": "price", "min": 77.5}]}});
+    assert_eq!(serving.post("/v1/recommend", &dear.to_string()).items(), ["brand-new"]);
     // and back
     let back = json!({"available": [before[0], before[1]]});
     assert_eq!(accepted(&send(&serving, "PUT", "/v1/items/availability", &back)), 2);

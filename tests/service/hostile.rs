@@ -73,7 +73,7 @@ const ROUTES: [Route; 7] = [
             ("exclude", r#"{"items":["item-3"],"seen":true}"#),
             (
                 "filter",
-                r#"{"all":[{"field":"color","eq":"red"}],"any":[{"field":"size","in":["s"]}],"none":[],"items":null}"#,
+                r#"{"all":[{"field":"color","eq":"red"}],"any":[{"field":"size","in":["s"]}],"none":[{"field":"price","min":3.5,"max":20}],"items":null}"#,
             ),
             ("diversity", r#"{"mmr_lambda":0.7,"candidates":100,"max_per":{"size":3}}"#),
             ("mix", r#"{"quotas":[{"source":"popular","count":2}],"pins":[{"rank":1,"item_id":"item-4"}]}"#),
@@ -90,7 +90,7 @@ const ROUTES: [Route; 7] = [
             ("k", "5"),
             ("ef", "50"),
             ("exclude", r#"{"items":["item-3"]}"#),
-            ("filter", r#"{"all":[{"field":"color","eq":"red"}]}"#),
+            ("filter", r#"{"all":[{"field":"color","eq":"red"},{"field":"price","max":20}]}"#),
             ("diversity", r#"{"mmr_lambda":0.2}"#),
         ],
     ),
@@ -109,7 +109,10 @@ const ROUTES: [Route; 7] = [
     (
         "PUT",
         "/v1/items",
-        &[("items", r#"[{"item_id":"new-1","vector":[1,2,3,0.4,0.7,1,1,1,1,1,1,1,1,1,1,1],"tags":["color:red"]}]"#)],
+        &[(
+            "items",
+            r#"[{"item_id":"new-1","vector":[1,2,3,0.4,0.7,1,1,1,1,1,1,1,1,1,1,1],"tags":["color:red"],"numbers":{"price":3.5}}]"#,
+        )],
     ),
     ("DELETE", "/v1/items", &[("items", r#"["new-1","item-3"]"#)]),
 ];
@@ -167,6 +170,10 @@ impl Hostile {
             "\"red\"",
             "\"color\"",
             "\"popular\"",
+            "\"price\"",
+            "\"max\"",
+            "3.5",
+            "20",
             "0.4",
             "0.7",
             "100",
@@ -317,7 +324,7 @@ fn paths_and_queries(serving: &Serving, hostile: &mut Hostile, tally: &mut Tally
         let long = format!("{place}{}", "a".repeat(20_000));
         tally.take(ask(serving, "GET", &long, "application/json", b""), "a long path");
     }
-    let keys = ["k", "tag", "not_tag", "segment", "seen", "explain", "deadline_ms", "ef", "user_id", "K", ""];
+    let keys = ["k", "tag", "not_tag", "range", "segment", "seen", "explain", "deadline_ms", "ef", "user_id", "K", ""];
     for _ in 0..600 {
         let mut path = "/v1/recommend/user-1?".to_owned();
         for _ in 0..=hostile.random.below(3) {

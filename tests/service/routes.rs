@@ -39,6 +39,7 @@ fn routes_answer_in_their_shapes() {
     let serving = world.serve("");
     an_answer_is_the_commands_and_says_what_it_is(&world, &serving);
     filters_and_exclusions_hold(&world, &serving);
+    ranges_hold(&world, &serving);
     a_batch_answers_as_one_by_one(&serving);
     a_stranger_gets_popular_items(&serving);
     fewer_than_asked_for_is_explained(&serving);
@@ -87,6 +88,43 @@ fn filters_and_exclusions_hold(world: &World, serving: &Serving) {
     assert_eq!(items, ["item-5", "item-8", "item-13"].map(str::to_owned).into());
     let unknown = serving.post("/v1/recommend", r#"{"user_id":"user-3","filter":{"any":[{"eq":"evne"}]}}"#);
     assert_eq!((unknown.status, unknown.problem().as_str()), (422, "unknown-tag"));
+}
+
+fn ranges_hold(world: &World, serving: &Serving) {
+    let row = |id: &String| id.strip_prefix("item-").unwrap().parse::<usize>().unwrap();
+    let ask = |filter: Value| {
+        serving.post("/v1/recommend", &json!({"user_id": "user-3", "k": 600, "filter": filter}).to_string())
+    };
+    // 15 items of each price, both ends within
+    let answered = ask(json!({"all": [{"field": "price", "min": 1.5, "max": 4.5}]}));
+    let items = answered.items();
+    assert_eq!((items.len(), &answered.json()["reason"]), (60, &json!("filter")));
+    assert!(items.iter().all(|id| (1..=4).contains(&(row(id) % 40))), "{items:?}");
+    assert_eq!(items, by_command(world, "user-3", "-k 600 --range price:1.5..4.5"));
+    assert_eq!(items, serving.get("/v1/recommend/user-3?k=600&range=price:1.5..4.5").items());
+    let either =
+        ask(json!({"any": [{"field": "price", "max": 0.5}, {"eq": "rare"}], "none": [{"field": "price", "min": 39}]}));
+    assert_eq!(either.items().len(), 15, "the rare ones are of the lowest price");
+    let few = ask(json!({"all": [{"field": "color", "eq": "red"}, {"field": "price", "min": 39}]}));
+    assert_eq!((few.items().len(), &few.json()["reason"]), (0, &json!("filter")), "those are odd");
+    let similar = json!({"item_id": "item-1", "k": 600, "filter": {"all": [{"field": "price", "max": 0.5}]}});
+    assert_eq!(serving.post("/v1/similar", &similar.to_string()).items().len(), 15);
+    for (wrong, problem) in [
+        (json!({"field": "weight", "min": 1}), "unknown-tag"),
+        (json!({"field": "price", "min": 2, "max": 1}), "invalid-request"),
+        (json!({"field": "price", "min": "1"}), "invalid-request"),
+        (json!({"field": "price", "min": 1, "eq": 1}), "invalid-request"),
+        (json!({"field": "price", "min": 1, "most": 1}), "invalid-request"),
+        (json!({"min": 1}), "invalid-request"),
+    ] {
+        assert_eq!(ask(json!({"none": [wrong]})).problem(), problem, "{wrong}");
+    }
+    let large = serving.post("/v1/recommend", r#"{"filter":{"all":[{"field":"price","min":1e400}]}}"#);
+    assert_eq!(large.problem(), "invalid-request");
+    assert_eq!(ask(json!({"none": vec![json!({"field": "price", "min": 1}); 33]})).problem(), "invalid-request");
+    for query in ["price", "price:2..1", "price:1..inf", "price:.."] {
+        assert_eq!(serving.get(&format!("/v1/recommend/user-3?range={query}")).problem(), "invalid-request", "{query}");
+    }
 }
 
 fn a_batch_answers_as_one_by_one(serving: &Serving) {

@@ -34,7 +34,7 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// Items `item-0`.. with tags `color:red` (every other), `size:s|m|l` and `rare` (three), users `user-0`...
+    /// Items `item-0`.. with tags `color:red` (every other), `size:s|m|l` and `rare` (three), the number `price` from 0.5 to 39.5, users `user-0`...
     pub fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name);
@@ -44,6 +44,7 @@ impl Trained {
         write_ids(&path("users.txt"), "user", USERS);
         let mut tags = "id,tag\n".to_owned();
         let mut popularity = "id,popularity\n".to_owned();
+        let mut prices = "id,field,value\n".to_owned();
         for row in 0..ITEMS {
             if row % 2 == 0 {
                 writeln!(tags, "item-{row},color:red").unwrap();
@@ -52,9 +53,11 @@ impl Trained {
                 writeln!(tags, "item-{row},rare").unwrap();
             }
             writeln!(tags, "item-{row},size:{}", ["s", "m", "l"][row % 3]).unwrap();
+            writeln!(prices, "item-{row},price,{}.5", row % 40).unwrap();
             writeln!(popularity, "item-{row},{row}").unwrap();
         }
         std::fs::write(path("tags.csv"), tags).unwrap();
+        std::fs::write(path("numbers.csv"), prices).unwrap();
         std::fs::write(path("popularity.csv"), popularity).unwrap();
         std::fs::create_dir(path("indexes")).unwrap();
         Self { folder }
@@ -78,8 +81,8 @@ impl Trained {
     pub fn build(&self, name: &str, more: &str) -> PathBuf {
         let file = format!("indexes/{name}.tng");
         self.run(&format!(
-            "build --items items.npy --ids items.txt --metric dot --tags tags.csv --popularity popularity.csv \
-             --users users.npy --release {name} --out {file} {more}"
+            "build --items items.npy --ids items.txt --metric dot --tags tags.csv --numbers numbers.csv \
+             --popularity popularity.csv --users users.npy --release {name} --out {file} {more}"
         ));
         self.folder.path().join(file)
     }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tonnage::catalog::{BuildSpec, Index, build};
 use tonnage::codec::{Codec, Metric};
 use tonnage::engine::users::{Publication, UserSource, publish};
-use tonnage::engine::{Answer, Engine, ItemFilter, OwnedId, Request};
+use tonnage::engine::{Answer, Clause, Engine, ItemFilter, OwnedId, Request};
 use tonnage::graph::BuildOptions;
 use tonnage::input::{Ids, Tags, Vectors};
 use tonnage::kv::Kv;
@@ -149,7 +149,7 @@ pub fn shape(k: usize) -> Request {
 }
 
 pub fn tagged(k: usize, any: &[&str], none: &[&str]) -> Request {
-    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let names = |names: &[&str]| names.iter().map(|&name| name.into()).collect::<Vec<Clause>>();
     let any = if any.is_empty() { Vec::new() } else { vec![names(any)] };
     Request { k, filter: ItemFilter { any, none: names(none), ..ItemFilter::default() }, ..Request::default() }
 }

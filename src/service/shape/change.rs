@@ -68,6 +68,9 @@ pub struct ItemDocument {
     /// Its tags.
     #[serde(default)]
     pub tags: Vec<String>,
+    /// Its numbers, by field.
+    #[serde(default)]
+    pub numbers: BTreeMap<String, f64>,
 }
 
 /// Items to be taken away.
@@ -116,9 +119,19 @@ impl ItemsRequest {
             bounded("vector", &item.vector, limits)?;
             bounded("tags", &item.tags, limits)?;
             item.tags.iter().try_for_each(|tag| text("tags", tag, limits).map(drop))?;
+            for (field, &value) in &item.numbers {
+                text("numbers", field, limits)?;
+                number("numbers", value, f64::MIN, f64::MAX)?;
+            }
             let vector = item.vector.iter().map(|&x| Ok(number("vector", x, -LARGEST, LARGEST)? as f32));
             let vector = vector.collect::<Result<_, Problem>>()?;
-            Ok(NewItem { id: item.item_id.id("item_id", limits)?, tags: item.tags, vector, made_s: 0 })
+            Ok(NewItem {
+                id: item.item_id.id("item_id", limits)?,
+                tags: item.tags,
+                numbers: item.numbers,
+                vector,
+                made_s: 0,
+            })
         };
         self.items.into_iter().map(item).collect()
     }

@@ -1,12 +1,12 @@
-//! Filters as they are asked for: conditions on fields, which the index knows as tags `field:value`.
+//! Filters as they are asked for: conditions on fields, which the index knows as tags `field:value` or as numbers.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::config::Limits;
 use super::super::problem::Problem;
-use super::{IdDocument, bounded, text};
-use crate::engine::{ItemFilter, OwnedId};
+use super::{IdDocument, bounded, number, text};
+use crate::engine::{Clause, ItemFilter, NumberRange, OwnedId};
 
 /// Which items may be answered: those that pass all of it.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -22,8 +22,9 @@ pub struct FilterDocument {
     pub items: Option<Vec<IdDocument>>,
 }
 
-/// A condition on a field: exactly one of `eq` and `in`. Without a field it is about tags that have none.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+/// A condition on a field: one of `eq`, `in` and a range, of which `min` or `max` may be left out. Without a field it is
+/// about tags that have none.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Condition {
     /// The field, the part of a tag before its `:`.
@@ -33,6 +34,10 @@ pub struct Condition {
     /// Values of which any will do.
     #[serde(rename = "in")]
     pub within: Option<Vec<ConditionValue>>,
+    /// The smallest number of the field that will do. Items without one do not.
+    pub min: Option<f64>,
+    /// The largest that will do.
+    pub max: Option<f64>,
 }
 
 /// A value of a field.
@@ -55,15 +60,15 @@ impl FilterDocument {
             bounded(what, list, limits)?;
         }
         for condition in &self.all {
-            let mut tags = condition.tags("filter.all", limits)?;
-            match (tags.len(), tags.pop()) {
-                (1, Some(tag)) => filter.all.push(tag),
-                (_, last) => filter.any.push(tags.into_iter().chain(last).collect()),
+            let mut clauses = condition.clauses("filter.all", limits)?;
+            match (clauses.len(), clauses.pop()) {
+                (1, Some(clause)) => filter.all.push(clause),
+                (_, last) => filter.any.push(clauses.into_iter().chain(last).collect()),
             }
         }
-        let all_of = |what, list: &[Condition]| -> Result<Vec<String>, Problem> {
-            let tags = list.iter().map(|condition| condition.tags(what, limits));
-            Ok(tags.collect::<Result<Vec<_>, _>>()?.concat())
+        let all_of = |what, list: &[Condition]| -> Result<Vec<Clause>, Problem> {
+            let clauses = list.iter().map(|condition| condition.clauses(what, limits));
+            Ok(clauses.collect::<Result<Vec<_>, _>>()?.concat())
         };
         let any = all_of("filter.any", &self.any)?;
         if !any.is_empty() {
@@ -77,12 +82,16 @@ impl FilterDocument {
 }
 
 impl Condition {
-    /// The tags that meet it; at least one.
-    fn tags(&self, what: &str, limits: &Limits) -> Result<Vec<String>, Problem> {
-        let values = match (&self.eq, &self.within) {
-            (Some(value), None) => std::slice::from_ref(value),
-            (None, Some(values)) if !values.is_empty() => values,
-            _ => return Err(Problem::invalid(format!("`{what}`: expected one of `eq` and `in`, with a value"))),
+    /// The clauses of which any meets it; at least one.
+    fn clauses(&self, what: &str, limits: &Limits) -> Result<Vec<Clause>, Problem> {
+        let values = match (&self.eq, &self.within, self.min.or(self.max)) {
+            (None, None, Some(_)) => return Ok(vec![Clause::Range(self.range(what, limits)?)]),
+            (Some(value), None, None) => std::slice::from_ref(value),
+            (None, Some(values), None) if !values.is_empty() => values,
+            _ => {
+                let expected = "expected one of `eq`, `in`, and `min` with `max` or alone, with a value";
+                return Err(Problem::invalid(format!("`{what}`: {expected}")));
+            }
         };
         bounded(what, values, limits)?;
         let tag = |value: &ConditionValue| {
@@ -92,11 +101,26 @@ impl Condition {
                 ConditionValue::Number(value) => value.to_string(),
             };
             match &self.field {
-                Some(field) => Ok(format!("{}:{value}", text(what, field, limits)?)),
-                None => Ok(value),
+                Some(field) => Ok(Clause::Tag(format!("{}:{value}", text(what, field, limits)?))),
+                None => Ok(Clause::Tag(value)),
             }
         };
         values.iter().map(tag).collect()
+    }
+
+    fn range(&self, what: &str, limits: &Limits) -> Result<NumberRange, Problem> {
+        let Some(field) = &self.field else {
+            return Err(Problem::invalid(format!("`{what}`: expected `field` beside `min` and `max`")));
+        };
+        for end in [self.min, self.max].into_iter().flatten() {
+            number(what, end, f64::MIN, f64::MAX)?;
+        }
+        if let (Some(min), Some(max)) = (self.min, self.max)
+            && min > max
+        {
+            return Err(Problem::invalid(format!("`{what}`: expected `min` up to `max`, got {min} and {max}")));
+        }
+        Ok(NumberRange { field: text(what, field, limits)?.to_owned(), min: self.min, max: self.max })
     }
 }
 
@@ -116,16 +140,17 @@ mod tests {
     }
 
     #[test]
-    fn conditions_become_tags() {
-        let json = r#"{"all":[{"field":"category","in":["shoes","boots"]},{"field":"in_stock","eq":true},{"eq":"new"}],
-            "any":[{"field":"size","in":[41,42]},{"eq":"sale"}],"none":[{"field":"region","in":["DE","AT"]}],"items":["7",8]}"#;
+    fn conditions_become_clauses() {
+        let range = |field: &str, min, max| Clause::Range(NumberRange { field: field.to_owned(), min, max });
+        let json = r#"{"all":[{"field":"category","in":["shoes","boots"]},{"field":"in_stock","eq":true},{"eq":"new"},{"field":"price","min":1,"max":20}],
+            "any":[{"field":"size","in":[41,42]},{"eq":"sale"},{"field":"price","max":-1.5}],"none":[{"field":"region","in":["DE","AT"]},{"field":"year","min":2020}],"items":["7",8]}"#;
         let expected = ItemFilter {
-            all: vec!["in_stock:true".to_owned(), "new".to_owned()],
+            all: vec!["in_stock:true".into(), "new".into(), range("price", Some(1.0), Some(20.0))],
             any: vec![
-                vec!["category:shoes".to_owned(), "category:boots".to_owned()],
-                vec!["size:41".to_owned(), "size:42".to_owned(), "sale".to_owned()],
+                vec!["category:shoes".into(), "category:boots".into()],
+                vec!["size:41".into(), "size:42".into(), "sale".into(), range("price", None, Some(-1.5))],
             ],
-            none: vec!["region:DE".to_owned(), "region:AT".to_owned()],
+            none: vec!["region:DE".into(), "region:AT".into(), range("year", Some(2020.0), None)],
             allow: Some(vec![OwnedId::U64(7), OwnedId::U64(8)]),
             deny: Vec::new(),
         };
@@ -144,6 +169,15 @@ mod tests {
             r#"{"all":[{"field":"a","eq":""}]}"#,
             r#"{"all":[{"field":"a","eq":1.5}]}"#,
             r#"{"all":[{"field":"a","eq":null}]}"#,
+            r#"{"all":[{"field":"a","min":null,"max":null}]}"#,
+            r#"{"all":[{"min":1}]}"#,
+            r#"{"all":[{"field":"","min":1}]}"#,
+            r#"{"all":[{"field":"a","min":2,"max":1}]}"#,
+            r#"{"all":[{"field":"a","min":1e400}]}"#,
+            r#"{"all":[{"field":"a","max":"1"}]}"#,
+            r#"{"all":[{"field":"a","min":1,"eq":"b"}]}"#,
+            r#"{"all":[{"field":"a","max":1,"in":["b"]}]}"#,
+            r#"{"all":[{"field":"a","least":1}]}"#,
             r#"{"some":[]}"#,
             r#"{"items":[-1]}"#,
             r#"{"items":[""]}"#,
