@@ -77,7 +77,8 @@ impl NumberRange {
 
     fn check(&self) -> Result<(), EngineError> {
         let finite = [self.min, self.max].into_iter().flatten().all(f64::is_finite);
-        let got = || format!("{:?} to {:?}", self.min, self.max);
+        let end = |end: Option<f64>| end.map(|end| end.to_string()).unwrap_or_default();
+        let got = || format!("{}:{}..{}", self.field, end(self.min), end(self.max));
         check("a range", finite && (self.min.is_some() || self.max.is_some()), "one end or two, finite", got())?;
         let (min, max) = self.ends();
         check("a range", min <= max, "an end that is not before its beginning", got())
