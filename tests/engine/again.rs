@@ -21,7 +21,13 @@ fn item(row: u32) -> OwnedId {
 
 fn new_item(world: &World, row: usize, tags: &[&str]) -> NewItem {
     let tags = tags.iter().map(|&tag| tag.to_owned()).collect();
-    NewItem { id: item(row as u32), tags, vector: world.items[row * DIM..][..DIM].to_vec(), made_s: 0 }
+    NewItem {
+        id: item(row as u32),
+        tags,
+        numbers: std::collections::BTreeMap::new(),
+        vector: world.items[row * DIM..][..DIM].to_vec(),
+        made_s: 0,
+    }
 }
 
 fn limited(count: usize) -> Diversity {
