@@ -251,13 +251,9 @@ async fn another_writer_is_noticed_during_a_roll() {
 async fn what_a_roll_costs_is_foreseen() {
     for (named, count) in [(Named::Dense, USERS), (Named::Dense, 3 * USERS), (Named::Numbers, USERS + 100_000)] {
         let server = RedisServer::start(&[]);
-        let first = server.connect().await;
-        publish_users(&first, "a", named, USERS).await;
-        activate(&first, NS, "a").await.unwrap();
-        drop(first);
-        let gone = Duration::from_secs(2); // connections and their buffers
-        tokio::time::sleep(gone).await;
         let kv = server.connect().await;
+        publish_users(&kv, "a", named, USERS).await;
+        activate(&kv, NS, "a").await.unwrap();
         let spec = spec("b");
         let by_number = |row| Id::U64(number(row));
         let ids = if named == Named::Dense { Ids::Dense } else { Ids::Listed(&by_number) };
@@ -274,11 +270,12 @@ async fn what_a_roll_costs_is_foreseen() {
         prepared.run(&mut |_| ()).await.unwrap();
         let peak = server.info("used_memory_peak");
         drop(kv);
-        tokio::time::sleep(gone).await;
+        tokio::time::sleep(Duration::from_secs(2)).await; // connections and their buffers go
         let rest = server.info("used_memory");
         let off = |predicted: u64, got: u64| predicted as f64 / got as f64 - 1.0;
         let (rest, peak) = (off(predicted.rest_bytes, rest), off(predicted.peak_bytes, peak));
         eprintln!("{named:?} {count}: rest {:+.3} %, peak {:+.3} %: {predicted:?}", rest * 100.0, peak * 100.0);
-        assert!(rest.abs() < 0.01 && peak > -0.01 && peak < 0.08, "{named:?} {count}: {rest} {peak}");
+        // what the first publisher's buffers held when it was priced, some 100 kB of 8.6 MB, is gone by now
+        assert!(rest > -0.01 && rest < 0.02 && peak > -0.01 && peak < 0.08, "{named:?} {count}: {rest} {peak}");
     }
 }
