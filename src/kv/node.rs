@@ -2,9 +2,9 @@
 //!
 //! Two multiplexed connections that reconnect by themselves: one for requests, with a short timeout, and one for bulk
 //! writes, so that a load never stands before a request in the same queue. `WATCH` belongs to a connection, not to a
-//! command, so [`if_equal`](Node::if_equal) has one of its own, and a few of those are kept.
+//! command, so [`if_equal`](Node::if_equal) opens one of its own.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection};
@@ -23,12 +23,7 @@ struct Inner {
     bulk: ConnectionManager,
     options: RedisOptions,
     home: String,
-    /// Connections for `WATCH` that nobody uses now.
-    kept: Mutex<Vec<MultiplexedConnection>>,
 }
-
-/// Connections for `WATCH` that are kept. Who records events uses a few at a time, and one takes a server 20 kB.
-const MOST_KEPT: usize = 8;
 
 impl Node {
     /// Connects when first used. A connection that fails is tried `again` so often before what waits for it fails too.
@@ -44,7 +39,7 @@ impl Node {
                 .map_err(|e| command::explain(&home, response_ms, e))
         };
         let (requests, bulk) = (managed(options.response_timeout_ms)?, managed(options.bulk_timeout_ms)?);
-        Ok(Self(Arc::new(Inner { client, requests, bulk, options, home, kept: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { client, requests, bulk, options, home })))
     }
 
     /// Its address, without user and password.
@@ -123,10 +118,8 @@ impl Node {
         command.query_async(&mut self.0.requests.clone()).await
     }
 
-    /// `WATCH`, look, and `write` in `MULTI EXEC`: a `SET` or an `UNLINK` of that key. A refused `EXEC` means that someone
-    /// else wrote in between, perhaps the same bytes: look again. Each turn means another writer's success, so it ends.
-    ///
-    /// Nothing else uses its connection meanwhile; whole again, it is kept for the next.
+    /// `WATCH`, look, and `write` in `MULTI EXEC`: a `SET` or an `UNLINK` of that key. A refused `EXEC` means that someone else wrote in between, perhaps the same
+    /// bytes: look again. Each turn means another writer's success, so it ends.
     pub(super) async fn if_equal(
         &self,
         key: &[u8],
@@ -134,18 +127,14 @@ impl Node {
         write: &Cmd,
         asking: bool,
     ) -> Result<bool, RedisError> {
-        let mut look = Pipeline::new();
-        look.cmd("UNWATCH"); // whoever had it before may have left off after looking
-        ask_first(&mut look, asking).cmd("WATCH").arg(key);
-        ask_first(&mut look, asking).cmd("GET").arg(key);
-        let (mut own, mut found) = self.first_look(&look).await?;
+        let mut own = self.dedicated().await?;
         loop {
-            match found {
+            let mut look = Pipeline::new();
+            ask_first(&mut look, asking).cmd("WATCH").arg(key);
+            ask_first(&mut look, asking).cmd("GET").arg(key);
+            match exchange(&look, &mut own).await? {
                 Value::BulkString(found) if found == expected => {}
-                Value::BulkString(_) | Value::Nil => {
-                    self.keep(own);
-                    return Ok(false);
-                }
+                Value::BulkString(_) | Value::Nil => return Ok(false),
                 _ => return Err(unexpected("GET answers bytes or nil")),
             }
             let mut transaction = Pipeline::new();
@@ -153,35 +142,10 @@ impl Node {
             ask_first(&mut transaction, asking).cmd("MULTI");
             transaction.add_command(write.clone()).cmd("EXEC");
             match exchange(&transaction, &mut own).await? {
-                Value::Array(done) if matches!(done[..], [Value::Okay | Value::Int(1)]) => {
-                    self.keep(own);
-                    return Ok(true);
-                }
-                Value::Nil => found = exchange(&look, &mut own).await?,
+                Value::Array(done) if matches!(done[..], [Value::Okay | Value::Int(1)]) => return Ok(true),
+                Value::Nil => {}
                 _ => return Err(unexpected("EXEC answers OK, 1 or nil")),
             }
-        }
-    }
-
-    /// A connection that nothing else uses, and what was found by it. One that was kept may have been closed since:
-    /// looking changes nothing, so it is done again on a new one.
-    async fn first_look(&self, look: &Pipeline) -> Result<(MultiplexedConnection, Value), RedisError> {
-        let kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        if let Some(mut kept) = kept {
-            match exchange(look, &mut kept).await {
-                Err(lost) if lost.is_connection_dropped() => {}
-                answered => return answered.map(|found| (kept, found)),
-            }
-        }
-        let mut own = self.dedicated().await?;
-        let found = exchange(look, &mut own).await?;
-        Ok((own, found))
-    }
-
-    fn keep(&self, own: MultiplexedConnection) {
-        let mut kept = self.0.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < MOST_KEPT {
-            kept.push(own);
         }
     }
 

@@ -153,31 +153,3 @@ async fn a_damaged_embedded_file_is_refused_or_right_but_never_a_panic() {
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     assert!(EmbeddedKv::open(&path).await.is_err());
 }
-
-#[tokio::test]
-async fn conditional_writes_share_a_few_connections_and_outlive_them() {
-    let server = RedisServer::start(&[]);
-    let kv = server.connect().await;
-    let key = |at: u32| format!("key-{at}").into_bytes();
-    kv.set_many((0..200).map(|at| (key(at), b"old".to_vec())).collect(), None).await.unwrap();
-    let before = server.info("total_connections_received");
-    for at in 0..200 {
-        let expected: &[u8] = if at % 3 == 0 { b"other" } else { b"old" };
-        let written = kv.compare_and_set(&key(at), Some(expected), b"new", None).await.unwrap();
-        assert_eq!(written, at % 3 != 0);
-    }
-    // each look at the server is a connection too
-    assert!(server.info("total_connections_received") - before <= 4);
-    // who looked and left off, or was cancelled, spoils nobody else's turn
-    for at in 0..200 {
-        let key = key(at);
-        let written = kv.compare_and_set(&key, Some(b"old"), b"new", None);
-        let _ = tokio::time::timeout(Duration::from_micros(u64::from(at)), written).await;
-    }
-    for at in 0..200 {
-        kv.set_many(vec![(key(at), at.to_le_bytes().to_vec())], None).await.unwrap();
-        assert!(kv.compare_and_set(&key(at), Some(&at.to_le_bytes()), b"newer", None).await.unwrap());
-    }
-    server.say("CLIENT KILL TYPE normal SKIPME yes").unwrap();
-    assert!(kv.compare_and_set(&key(1), Some(b"newer"), b"newest", None).await.unwrap());
-}
