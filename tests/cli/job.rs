@@ -2,8 +2,9 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
+use crate::ran::{Ran, command, run};
 use crate::support::RedisServer;
 use crate::support::vectors::{numbers, write_ids, write_npy};
 use serde_json::Value;
@@ -16,39 +17,6 @@ const BUILD: &str = "build --items items.npy --metric dot --out items.tng --ids 
                      --numbers numbers.csv --popularity popularity.csv --users users.npy --release monday";
 const PUBLISH: &str = "publish --index items.tng --users users.npy --ids users.txt --store users.redb";
 const RECOMMEND: &str = "recommend --index items.tng --store users.redb";
-
-/// What a command did.
-#[derive(Debug)]
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap()
-    }
-
-    /// Refused with that code and all of these words, in one line and with nothing on standard output.
-    fn refused(&self, code: i32, words: &[&str]) {
-        assert_eq!((self.code, &self.out[..]), (code, ""), "{self:?}");
-        assert!(words.iter().all(|word| self.err.contains(word)), "{words:?} in {}", self.err);
-        assert_eq!(self.err.lines().count(), 1, "{}", self.err);
-    }
-}
-
-fn command(folder: &Path, line: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tonnage"));
-    command.current_dir(folder).args(line.split_whitespace()).stdin(Stdio::null());
-    command
-}
-
-fn run(folder: &Path, line: &str) -> Ran {
-    let output = command(folder, line).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
-}
 
 /// Runs a command that works; not a word on standard error, which is no terminal here.
 fn works(folder: &Path, line: &str) -> Ran {

@@ -6,5 +6,6 @@ mod support;
 
 mod job;
 mod plan;
+mod ran;
 mod readme;
 mod store;

@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use crate::ran::Ran;
 use crate::support::RedisServer;
 use crate::support::vectors::{numbers, write_npy};
 use serde_json::Value;
@@ -14,11 +14,8 @@ const DIM: usize = 16;
 
 /// Code, standard output, standard error.
 fn run(folder: &Path, line: &str) -> (i32, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tonnage"));
-    command.current_dir(folder).args(line.split_whitespace()).stdin(Stdio::null());
-    let output = command.output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    let Ran { code, out, err } = crate::ran::run(folder, line);
+    (code, out, err)
 }
 
 fn plan(folder: &Path, more: &str) -> (i32, String, String) {

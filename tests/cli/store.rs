@@ -1,8 +1,8 @@
 //! What an operator does to a store with the built binary: publish within a budget, list, switch, remove, check.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use crate::ran::{Ran, run};
 use crate::support::RedisServer;
 use crate::support::vectors::{numbers, write_npy};
 use serde_json::Value;
@@ -13,23 +13,6 @@ use tonnage::store::{Ids, PublishOptions, ReleaseSpec, Strategy, Users, prepare}
 
 const DIM: usize = 64;
 const USERS: usize = 100_000;
-
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap()
-    }
-
-    fn says(&self, words: &[&str]) {
-        let all = format!("{}{}", self.out, self.err);
-        assert!(words.iter().all(|word| all.contains(word)), "{words:?} in {all}");
-    }
-}
 
 struct Bench {
     folder: TempDir,
@@ -47,12 +30,7 @@ impl Bench {
     }
 
     fn run(&self, line: &str) -> Ran {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tonnage"));
-        let line = line.replace("STORE", &self.store);
-        command.current_dir::<&Path>(self.folder.path()).args(line.split_whitespace()).stdin(Stdio::null());
-        let output = command.output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Ran { code: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+        run(self.folder.path(), &line.replace("STORE", &self.store))
     }
 
     fn works(&self, line: &str) -> Ran {

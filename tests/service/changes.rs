@@ -1,6 +1,5 @@
 //! What is changed through a service is in force when it answers, and is kept.
 
-use crate::support::RedisServer;
 use crate::support::serve::{Answered, Client, DIM, Serving, Trained, USERS};
 use serde_json::{Value, json};
 
@@ -17,17 +16,9 @@ fn recommended(serving: &Serving, user: &str) -> Vec<String> {
     serving.post("/v1/recommend", &json!({"user_id": user, "k": 10}).to_string()).items()
 }
 
-fn world() -> (RedisServer, Trained) {
-    let redis = RedisServer::start(&[]);
-    let trained = Trained::new();
-    trained.build("monday", "");
-    trained.publish("monday", &redis.url());
-    (redis, trained)
-}
-
 #[test]
 fn what_users_did_is_not_recommended_again_and_moves_their_vector() {
-    let (redis, trained) = world();
+    let (redis, trained) = Trained::online();
     let serving = trained.serve(&redis.url(), "");
     let before = recommended(&serving, "user-4");
     let event = |item: &str, event: &str| json!({"user_id": "user-4", "item_id": item, "event": event});
@@ -47,7 +38,7 @@ fn what_users_did_is_not_recommended_again_and_moves_their_vector() {
 
 #[test]
 fn what_many_users_did_is_one_call_to_the_service_and_one_read_of_the_store() {
-    let (redis, trained) = world();
+    let (redis, trained) = Trained::online();
     let serving = trained.serve(&redis.url(), "--set reload.poll_ms=600000");
     let reads = || serving.metric("tonnage_store_seconds_count{call=\"read\"}");
     for turn in 0..2 {
@@ -68,7 +59,7 @@ fn what_many_users_did_is_one_call_to_the_service_and_one_read_of_the_store() {
 
 #[test]
 fn availability_and_new_items_survive_the_process_however_it_ends() {
-    let (redis, trained) = world();
+    let (redis, trained) = Trained::online();
     let journal = "--set index.journal=changes.log";
     let serving = trained.serve(&redis.url(), journal);
     let before = recommended(&serving, "user-8");
@@ -106,7 +97,7 @@ fn availability_and_new_items_survive_the_process_however_it_ends() {
 
 #[test]
 fn events_are_refused_while_the_store_is_away_and_nothing_else_is() {
-    let (mut redis, trained) = world();
+    let (mut redis, trained) = Trained::online();
     let serving = trained.serve(&redis.url(), "--set store.timeout_ms=200");
     redis.kill();
     let event = json!({"events": [{"user_id": "user-4", "item_id": "item-1", "event": "click"}]});

@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::items::Random;
-use crate::support::RedisServer;
 use crate::support::serve::{Client, Serving, Trained};
 
 /// Documents for each route.
@@ -222,10 +221,7 @@ fn ask(serving: &Serving, method: &str, path: &str, kind: &str, body: &[u8]) -> 
 
 #[test]
 fn nothing_that_is_sent_is_a_fault_of_ours() {
-    let redis = RedisServer::start(&[]);
-    let trained = Trained::new();
-    trained.build("monday", "");
-    trained.publish("monday", &redis.url());
+    let (redis, trained) = Trained::online();
     let serving = trained.serve(&redis.url(), "");
     let mut hostile = Hostile { random: Random(7) };
     let mut tally = Tally::default();

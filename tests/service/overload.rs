@@ -11,14 +11,6 @@ const ASKED: &str = r#"{"user_id":"user-3","k":10}"#;
 /// One thread, and nobody may wait for it.
 const IMPATIENT: &str = "--set run.threads=1 --set run.queue_ms=0.001";
 
-fn world() -> (RedisServer, Trained) {
-    let redis = RedisServer::start(&[]);
-    let trained = Trained::new();
-    trained.build("monday", "");
-    trained.publish("monday", &redis.url());
-    (redis, trained)
-}
-
 fn ask(serving: &Serving) -> Answered {
     serving.post("/v1/recommend", ASKED)
 }
@@ -37,7 +29,7 @@ fn held<T>(redis: &RedisServer, serving: &Serving, meanwhile: impl FnOnce() -> T
 
 #[test]
 fn who_would_wait_too_long_is_told_at_once_and_who_comes_later_is_answered() {
-    let (redis, trained) = world();
+    let (redis, trained) = Trained::online();
     // the store is waited for as long as it takes: the test ends it
     let patient = "--set store.timeout_ms=60000 --set store.breaker_failures=1000000";
     for (flags, reason) in [(IMPATIENT, "busy"), ("--set run.in_flight=1", "in_flight")] {
@@ -56,7 +48,7 @@ fn who_would_wait_too_long_is_told_at_once_and_who_comes_later_is_answered() {
 
 #[test]
 fn effort_falls_to_the_floor_is_never_raised_and_an_ef_that_is_named_stays() {
-    let (redis, trained) = world();
+    let (redis, trained) = Trained::online();
     let efforts = "--set run.ef=300 --set run.recall_floor=0.9";
     let idle = trained.serve(&redis.url(), efforts);
     let busy = trained.serve(&redis.url(), &format!("{efforts} {IMPATIENT}"));
@@ -106,7 +98,7 @@ fn read_until(stream: &mut TcpStream, text: &str) -> String {
 
 #[test]
 fn who_sends_slowly_takes_nobodys_place() {
-    let (redis, trained) = world();
+    let (redis, trained) = Trained::online();
     let serving = trained.serve(&redis.url(), "--set run.in_flight=1 --set listen.body_timeout_ms=600000");
     let mut slow: Vec<TcpStream> = (0..4).map(|_| begin(&serving, "", ASKED)).collect();
     serving.wait_until("they are connected", || serving.metric("tonnage_connections") >= 5.0);
@@ -117,7 +109,7 @@ fn who_sends_slowly_takes_nobodys_place() {
 
 #[test]
 fn a_body_that_does_not_come_is_late_and_one_that_breaks_off_is_not_too_large() {
-    let (redis, trained) = world();
+    let (redis, trained) = Trained::online();
     let serving = trained.serve(&redis.url(), "--set listen.body_timeout_ms=100");
     assert!(read_until(&mut begin(&serving, "", ASKED), "request-timeout").starts_with("HTTP/1.1 408"));
     let chunked = "POST /v1/recommend HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n\
@@ -128,7 +120,7 @@ fn a_body_that_does_not_come_is_late_and_one_that_breaks_off_is_not_too_large() 
 
 #[test]
 fn a_refusal_before_the_body_is_there_reaches_whoever_goes_on_sending() {
-    let (redis, trained) = world();
+    let (redis, trained) = Trained::online();
     let serving = trained.serve(&redis.url(), "--set keys.read=['read-0123456789abcdef']");
     let body = format!("{{\"user_id\":\"{}\"}}", "x".repeat(200_000));
     let mut stream = begin(&serving, "", &body);
@@ -146,7 +138,7 @@ fn a_refusal_before_the_body_is_there_reaches_whoever_goes_on_sending() {
 
 #[test]
 fn limits_are_those_of_the_configuration() {
-    let (redis, trained) = world();
+    let (redis, trained) = Trained::online();
     let limits = "--set limits.k=7 --set limits.batch=2 --set limits.list=3 --set limits.text_bytes=16 \
                   --set limits.candidates=50 --set limits.body_bytes=1000";
     let serving = trained.serve(&redis.url(), limits);
@@ -175,7 +167,7 @@ fn limits_are_those_of_the_configuration() {
 
 #[test]
 fn recall_is_watched_by_what_is_asked() {
-    let (redis, trained) = world();
+    let (redis, trained) = Trained::online();
     let serving = trained.serve(&redis.url(), "--set probe.every_ms=10 --set probe.k=10");
     assert_eq!(ask(&serving).status, 200);
     serving.wait_until("recall was measured", || serving.metric("tonnage_probes_total") >= 3.0);
@@ -185,7 +177,7 @@ fn recall_is_watched_by_what_is_asked() {
 
 #[test]
 fn a_service_may_be_told_not_to_be_ready_without_its_store() {
-    let (mut redis, trained) = world();
+    let (mut redis, trained) = Trained::online();
     let serving = trained.serve(&redis.url(), "--set store.ready_without=false --set store.breaker_failures=3");
     redis.kill();
     serving.wait_until("it says so", || serving.get("/readyz").status == 503);

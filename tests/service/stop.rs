@@ -3,7 +3,6 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use crate::support::RedisServer;
 use crate::support::serve::{Client, Trained, many, under_load};
 
 /// Stops under load.
@@ -11,10 +10,7 @@ const STOPS: usize = 5;
 
 #[test]
 fn no_request_is_dropped_by_a_stop_under_load() {
-    let redis = RedisServer::start(&[]);
-    let trained = Trained::new();
-    trained.build("monday", "");
-    trained.publish("monday", &redis.url());
+    let (redis, trained) = Trained::online();
     for stop in 0..many(STOPS) {
         // long enough for every client to be told and to go; it ends sooner when they are gone
         let serving = trained.serve(&redis.url(), "--set listen.drain_ms=600000");
@@ -32,10 +28,7 @@ fn no_request_is_dropped_by_a_stop_under_load() {
 
 #[test]
 fn clients_that_hang_do_not_keep_it() {
-    let redis = RedisServer::start(&[]);
-    let trained = Trained::new();
-    trained.build("monday", "");
-    trained.publish("monday", &redis.url());
+    let (redis, trained) = Trained::online();
     let serving = trained.serve(&redis.url(), "--set listen.drain_ms=500");
     let mut idle = Client::connect(serving.public).unwrap();
     assert_eq!(idle.ask("GET", "/livez", &[], None).unwrap().status, 200);

@@ -5,7 +5,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::support::RedisServer;
 use crate::support::serve::{Client, Trained};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -32,10 +31,7 @@ fn ask(address: SocketAddr, certificate: &Path) -> String {
 
 #[test]
 fn requests_are_answered_over_tls() {
-    let redis = RedisServer::start(&[]);
-    let trained = Trained::new();
-    trained.build("monday", "");
-    trained.publish("monday", &redis.url());
+    let (redis, trained) = Trained::online();
     let tls = tempfile::tempdir().unwrap();
     let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| tls.path().join(name));
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

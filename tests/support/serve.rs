@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::RedisServer;
 use super::vectors::{numbers, write_ids, write_npy};
 
 /// Items of the index.
@@ -34,7 +35,17 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// Items `item-0`.. with tags `color:red` (every other), `size:s|m|l` and `rare` (three), the number `price` from 0.5 to 39.5, users `user-0`...
+    /// The same, its release `monday` built and published to a server.
+    pub fn online() -> (RedisServer, Self) {
+        let redis = RedisServer::start(&[]);
+        let trained = Self::new();
+        trained.build("monday", "");
+        trained.publish("monday", &redis.url());
+        (redis, trained)
+    }
+
+    /// Items `item-0`.. with tags `color:red` (every other), `size:s|m|l` and `rare` (three), the number `price` from 0.5 to
+    /// 39.5, users `user-0`...
     pub fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name);
