@@ -71,6 +71,28 @@ pub enum EngineError {
         /// What went wrong.
         source: std::io::Error,
     },
+    /// A journal that lost something that was acknowledged.
+    #[error(
+        "journal {}: expected a whole record at byte {at}, got a damaged one, and whole ones again from byte {next}: changes \
+         that were acknowledged are lost; restore the file from a copy, or move it away to begin without any",
+        path.display()
+    )]
+    JournalDamaged {
+        /// The file, which is left as it is.
+        path: std::path::PathBuf,
+        /// Where the damage begins.
+        at: usize,
+        /// Where what follows is whole again.
+        next: usize,
+    },
+    /// A journal that another has open.
+    #[error("journal {}: {holder} has it open; stop that one, or give this one a journal of its own", path.display())]
+    JournalInUse {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Who has it.
+        holder: String,
+    },
     /// A page token that does not continue this request.
     #[error("the page token {why}; ask for the first page again")]
     Page {

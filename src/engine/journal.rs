@@ -5,28 +5,38 @@
 //! ```
 //!
 //! The checksum is the low half of XXH3-64 of the body, seeded with the place of the record in the file, so that a record
-//! is not taken for one elsewhere. A write that was torn leaves a last record that does not check; it was never
-//! acknowledged, and is dropped when the file is next opened. Numbers are little-endian.
+//! is not taken for one elsewhere; the seed's highest bit says that it was written together with the one before it.
+//! Numbers are little-endian.
+//!
+//! The one thing to know: what was torn and what was damaged are told apart. A write that was torn was never
+//! acknowledged, and is dropped when the file is next opened. But where something is not whole and a later write
+//! follows, what is lost was acknowledged: such a file is refused, and left as it is.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{BufWriter, Error, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use twox_hash::XxHash3_64;
 
 use super::EngineError;
 use super::live::NewItem;
+use super::lock::Lock;
 use super::request::OwnedId;
 use crate::codec::MAX_COMPONENT;
 use crate::input::MAX_ID_BYTES;
 
 const MAGIC: &[u8] = b"tonnage journal 1\n";
 const HEADER_BYTES: usize = 8;
-/// No record is longer: 65,536 dimensions and as many bytes of tags.
+/// No item is longer: 65,536 dimensions and as many bytes of tags.
 const MOST_BYTES: usize = 4 << 20;
+/// Nor any record: an item, and what stands before its parts.
+const LONGEST_BYTES: usize = MOST_BYTES + (4 << 10);
+/// A journal is not written anew before it has grown by so much. 1 MiB: it is read in milliseconds.
+const SLACK_BYTES: u64 = 1 << 20;
 
-/// The first byte of a record's body, of those that hold an item.
+/// The first byte of a record's body, of those that hold an item, and the last of all.
 const ADD: u8 = 2;
 const ADD_WITH_NUMBERS: u8 = 5;
 
@@ -36,14 +46,14 @@ pub(super) enum Change {
     /// Items by hash, and whether they are available.
     Available(Vec<(u64, bool)>),
     /// An item for the release of that fingerprint.
-    Add(u64, NewItem),
+    Add(u64, Arc<NewItem>),
     /// Items by hash, away from that release.
     Delete(u64, Vec<u64>),
     /// Nothing counts but what belongs to these releases.
     Keep(Vec<u64>),
 }
 
-/// A journal, open for writing.
+/// A journal, open for writing by this process alone.
 #[derive(Debug)]
 pub(super) struct Journal {
     path: PathBuf,
@@ -52,15 +62,20 @@ pub(super) struct Journal {
     len: u64,
     /// Whether there may be more, of a write that failed.
     torn: bool,
+    /// Whether the disk has it that the path leads to this file.
+    placed: bool,
+    /// Bytes beyond which it is written anew.
+    most: u64,
+    _lock: Lock,
 }
 
 impl Journal {
-    /// The changes in a file, which need not be there. What follows the first record that is not whole is left out.
+    /// The changes in a file, which need not be there. A last write that was torn is left out.
     pub fn read(path: &Path) -> Result<Vec<Change>, EngineError> {
         let mut bytes = Vec::new();
         match File::open(path) {
             Ok(mut file) => file.read_to_end(&mut bytes).map_err(|source| trouble(path, source))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(trouble(path, error)),
         };
         // one that was torn while it was created has acknowledged nothing
@@ -68,70 +83,126 @@ impl Journal {
             return Ok(Vec::new());
         }
         if !bytes.starts_with(MAGIC) {
-            let not = std::io::Error::new(std::io::ErrorKind::InvalidData, "it is not a journal of this version");
-            return Err(trouble(path, not));
+            return Err(unknown(path, 0, "it is not a journal of this version"));
         }
         let (mut changes, mut at) = (Vec::new(), MAGIC.len());
-        while let Some((change, len)) = record(&bytes[at..], at) {
-            changes.push(change);
-            at += len;
+        while let Some(Record { body, .. }) = record(&bytes, at) {
+            let change = Change::decode(body);
+            changes.push(change.ok_or_else(|| unknown(path, at, "the record is of no kind that this version knows"))?);
+            at += HEADER_BYTES + body.len();
         }
-        Ok(changes)
+        match (at + 1..bytes.len()).find(|&next| record(&bytes, next).is_some_and(|record| !record.follows)) {
+            Some(next) => Err(EngineError::JournalDamaged { path: path.to_owned(), at, next }),
+            None => Ok(changes),
+        }
     }
 
     /// Puts a journal of these changes in the place of the file, whole or not at all.
-    pub fn create(path: &Path, changes: &[Change]) -> Result<Self, EngineError> {
-        let trouble = |source| trouble(path, source);
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut bytes = MAGIC.to_vec();
-        changes.iter().for_each(|change| push(&mut bytes, 0, change));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(trouble)?;
-        file.write_all(&bytes).and_then(|()| file.as_file().sync_all()).map_err(trouble)?;
-        file.persist(path).map_err(|error| trouble(error.error))?;
-        File::open(folder).and_then(|folder| folder.sync_all()).map_err(trouble)?;
-        let file = OpenOptions::new().append(true).open(path).map_err(trouble)?;
-        Ok(Self { path: path.to_owned(), file, len: bytes.len() as u64, torn: false })
+    pub fn create(path: &Path, changes: &[Change], lock: Lock) -> Result<Self, EngineError> {
+        let (file, len) = put(path, changes).map_err(|source| trouble(path, source))?;
+        let (path, most) = (path.to_owned(), 2 * len + SLACK_BYTES);
+        Ok(Self { path, file, len, torn: false, placed: false, most, _lock: lock })
+    }
+
+    /// Whether it is much longer than it was when it was last written anew.
+    pub fn is_long(&self) -> bool {
+        self.len > self.most
+    }
+
+    /// Writes it anew, of changes that lead to the same. When that fails it stays as it is, which says no less, and is not
+    /// tried again before it has doubled.
+    pub fn compact(&mut self, changes: &[Change]) {
+        if let Ok((file, len)) = put(&self.path, changes) {
+            (self.file, self.len, self.torn, self.placed) = (file, len, false, false);
+        }
+        self.most = 2 * self.len + SLACK_BYTES;
     }
 
     /// Adds changes, durable on return. What could not be written whole is taken back before the next.
     pub fn append(&mut self, changes: &[Change]) -> Result<(), EngineError> {
         let mut bytes = Vec::new();
-        changes.iter().for_each(|change| push(&mut bytes, self.len as usize, change));
-        let back = if self.torn { self.file.set_len(self.len) } else { Ok(()) };
-        self.torn = true;
-        let written = back.and_then(|()| self.file.write_all(&bytes)).and_then(|()| self.file.sync_data());
-        written.map_err(|source| trouble(&self.path, source))?;
+        for (number, change) in changes.iter().enumerate() {
+            push(&mut bytes, self.len as usize, change, number > 0);
+        }
+        self.write(&bytes).map_err(|source| trouble(&self.path, source))?;
         self.len += bytes.len() as u64;
         self.torn = false;
         Ok(())
     }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        if !self.placed {
+            // until now the file that it took the place of would have said the same
+            File::open(folder(&self.path))?.sync_all()?;
+            self.placed = true;
+        }
+        if self.torn {
+            self.file.set_len(self.len)?;
+            self.file.seek(SeekFrom::Start(self.len))?;
+        }
+        self.torn = true;
+        self.file.write_all(bytes)?;
+        self.file.sync_data()
+    }
 }
 
-fn trouble(path: &Path, source: std::io::Error) -> EngineError {
+/// Puts a file of these changes in the place of another, and says how long it is.
+fn put(path: &Path, changes: &[Change]) -> std::io::Result<(File, u64)> {
+    let mut file = BufWriter::new(tempfile::NamedTempFile::new_in(folder(path))?);
+    let (mut bytes, mut len) = (MAGIC.to_vec(), 0);
+    for change in changes {
+        push(&mut bytes, len, change, false);
+        file.write_all(&bytes)?;
+        len += bytes.len();
+        bytes.clear();
+    }
+    file.write_all(&bytes)?;
+    let file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+    file.as_file().sync_all()?;
+    Ok((file.persist(path)?, (len + bytes.len()) as u64))
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+pub(super) fn trouble(path: &Path, source: Error) -> EngineError {
     EngineError::Journal { path: path.to_owned(), source }
 }
 
+fn unknown(path: &Path, at: usize, what: &str) -> EngineError {
+    trouble(path, Error::new(ErrorKind::InvalidData, format!("{what} (byte {at})")))
+}
+
 /// Appends the record of a change to bytes that begin at `start` of the file.
-fn push(bytes: &mut Vec<u8>, start: usize, change: &Change) {
+fn push(bytes: &mut Vec<u8>, start: usize, change: &Change, follows: bool) {
     let at = bytes.len();
     bytes.extend_from_slice(&[0; HEADER_BYTES]);
     change.encode(bytes);
-    let (len, sum) = (bytes.len() - at - HEADER_BYTES, checksum(&bytes[at + HEADER_BYTES..], start + at));
+    let (len, sum) = (bytes.len() - at - HEADER_BYTES, checksum(&bytes[at + HEADER_BYTES..], start + at, follows));
     bytes[at..at + 4].copy_from_slice(&(len as u32).to_le_bytes());
     bytes[at + 4..at + 8].copy_from_slice(&sum.to_le_bytes());
 }
 
-/// The first record of bytes that stand at `at` of the file, and its length; `None` when it is not whole.
-fn record(bytes: &[u8], at: usize) -> Option<(Change, usize)> {
-    let (&[l0, l1, l2, l3, s0, s1, s2, s3], rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
-    let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-    let body = rest.get(..len)?;
-    let whole = checksum(body, at) == u32::from_le_bytes([s0, s1, s2, s3]);
-    Some((Change::decode(body).filter(|_| whole)?, HEADER_BYTES + len))
+/// A record that is whole.
+struct Record<'a> {
+    body: &'a [u8],
+    /// Whether it was written together with the one before.
+    follows: bool,
 }
 
-fn checksum(body: &[u8], at: usize) -> u32 {
-    XxHash3_64::oneshot_with_seed(at as u64, body) as u32
+/// The record at a place of a file, when it is whole.
+fn record(file: &[u8], at: usize) -> Option<Record<'_>> {
+    let (&[l0, l1, l2, l3, s0, s1, s2, s3], rest) = file.get(at..)?.split_first_chunk::<HEADER_BYTES>()?;
+    let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    let body = rest.get(..len).filter(|body| (1..=LONGEST_BYTES).contains(&body.len()))?;
+    let sum = u32::from_le_bytes([s0, s1, s2, s3]);
+    let follows = [false, true].into_iter().find(|&follows| checksum(body, at, follows) == sum)?;
+    Some(Record { body, follows })
+}
+
+fn checksum(body: &[u8], at: usize, follows: bool) -> u32 {
+    XxHash3_64::oneshot_with_seed(at as u64 | u64::from(follows) << 63, body) as u32
 }
 
 impl Change {
@@ -188,7 +259,7 @@ impl Change {
             }
             ADD | ADD_WITH_NUMBERS => {
                 let fingerprint = take_u64(&mut rest)?;
-                Some(Self::Add(fingerprint, item(rest, kind == ADD_WITH_NUMBERS)?))
+                Some(Self::Add(fingerprint, Arc::new(item(rest, kind == ADD_WITH_NUMBERS)?)))
             }
             3 => Some(Self::Delete(take_u64(&mut rest)?, numbers(rest)?)),
             4 => Some(Self::Keep(numbers(rest)?)),

@@ -8,11 +8,12 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use super::EngineError;
 use super::filter::Clause;
 use super::journal::{Change, Journal};
+use super::lock::Lock;
 use super::request::{OwnedId, check, check_list};
 use crate::input::MAX_FIELDS;
 use crate::store::{item_hash, now_s};
@@ -77,7 +78,7 @@ pub struct Live {
     /// Held by whoever changes something, so that changes are written in the order that they are made in. Readers wait
     /// for the state alone, and not for the disk.
     journal: Mutex<Option<Journal>>,
-    state: Mutex<State>,
+    state: RwLock<State>,
 }
 
 #[derive(Debug, Default)]
@@ -111,21 +112,18 @@ impl Default for Live {
 impl Live {
     /// Without a journal: what changed is forgotten with the process.
     pub fn in_memory(options: LiveOptions) -> Self {
-        Self { options, version: AtomicU64::new(1), journal: Mutex::default(), state: Mutex::default() }
+        Self { options, version: AtomicU64::new(1), journal: Mutex::default(), state: RwLock::default() }
     }
 
-    /// With a journal, created when missing and replayed. A torn last record is dropped; then the journal is written
-    /// anew with what still counts.
+    /// With a journal, created when missing and replayed. A torn last write is dropped; then the journal is written anew
+    /// with what still counts, as it is whenever it has become much longer than that. One that is damaged is refused and
+    /// left as it is, and so is one that another process has open.
     pub fn open(path: &Path, options: LiveOptions) -> Result<Self, EngineError> {
-        let live = Self::in_memory(options);
-        let changes = Journal::read(path)?;
-        let snapshot = {
-            let mut state = live.lock();
-            changes.into_iter().for_each(|change| state.apply(change));
-            state.snapshot()
-        };
-        let journal = Mutex::new(Some(Journal::create(path, &snapshot)?));
-        Ok(Self { journal, ..live })
+        let lock = Lock::take(path)?;
+        let mut state = State::default();
+        Journal::read(path)?.into_iter().for_each(|change| state.apply(change));
+        let journal = Journal::create(path, &state.snapshot(), lock)?;
+        Ok(Self { journal: Mutex::new(Some(journal)), state: RwLock::new(state), ..Self::in_memory(options) })
     }
 
     /// Makes items available, or not. Ids that no index has are kept as well: the next may have them.
@@ -138,12 +136,12 @@ impl Live {
 
     /// Whether an item is available, as far as anyone said.
     pub fn is_available(&self, id: &OwnedId) -> bool {
-        !self.lock().hidden.contains(&item_hash(id.as_id()))
+        !self.read().hidden.contains(&item_hash(id.as_id()))
     }
 
     /// Items added, of all releases.
     pub fn added_items(&self) -> usize {
-        self.lock().added.len()
+        self.read().added.len()
     }
 
     /// Drops what was added to or deleted from other releases than these, for good.
@@ -154,7 +152,7 @@ impl Live {
     /// Takes in items for the index with that fingerprint, their vectors in the form that it compares.
     pub(super) fn add(&self, fingerprint: u64, items: Vec<NewItem>) -> Result<(), EngineError> {
         let made_s = now_s();
-        let add = |item| Change::Add(fingerprint, NewItem { made_s, ..item });
+        let add = |item| Change::Add(fingerprint, Arc::new(NewItem { made_s, ..item }));
         self.change(items.into_iter().map(add).collect())
     }
 
@@ -171,7 +169,7 @@ impl Live {
 
     /// What changed for the index with that fingerprint.
     pub(super) fn of(&self, fingerprint: u64) -> Changed {
-        let state = self.lock();
+        let state = self.read();
         let added = state.added.range((fingerprint, 0)..=(fingerprint, u64::MAX)).map(|(_, item)| Arc::clone(item));
         Changed {
             // versions change under the same lock
@@ -184,19 +182,25 @@ impl Live {
 
     fn change(&self, changes: Vec<Change>) -> Result<(), EngineError> {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
-        self.lock().check(&changes, &self.options)?;
+        self.read().check(&changes, &self.options)?;
         if let Some(journal) = &mut *journal {
             journal.append(&changes)?;
         }
-        let mut state = self.lock();
-        changes.into_iter().for_each(|change| state.apply(change));
-        self.version.fetch_add(1, Ordering::AcqRel);
+        {
+            let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+            changes.into_iter().for_each(|change| state.apply(change));
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+        if let Some(journal) = journal.as_mut().filter(|journal| journal.is_long()) {
+            // whoever reads goes on; whoever changes something waits, once in as many bytes as are written
+            journal.compact(&self.read().snapshot());
+        }
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn read(&self) -> RwLockReadGuard<'_, State> {
         // each change is whole before the next line could panic
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -264,7 +268,7 @@ impl State {
                 self.last += 1;
                 self.bytes += cost(&item);
                 self.number_of.insert((fingerprint, hash), self.last);
-                self.added.insert((fingerprint, self.last), Arc::new(item));
+                self.added.insert((fingerprint, self.last), item);
                 if let Some(gone) = self.gone.get_mut(&fingerprint) {
                     gone.remove(&hash);
                 }
@@ -301,7 +305,7 @@ impl State {
             let gone: Vec<u64> = gone.iter().copied().collect();
             changes.extend(gone.chunks(Change::MOST_HASHES).map(|hashes| Change::Delete(release, hashes.to_vec())));
         }
-        changes.extend(self.added.iter().map(|(&(release, _), item)| Change::Add(release, NewItem::clone(item))));
+        changes.extend(self.added.iter().map(|(&(release, _), item)| Change::Add(release, Arc::clone(item))));
         changes
     }
 }

@@ -22,6 +22,7 @@ pub mod items;
 mod journal;
 mod known;
 mod live;
+mod lock;
 mod lookup;
 mod mask;
 mod mix;
@@ -341,7 +342,8 @@ impl<K: Kv> Engine<K> {
         Ok(put_segments(users.kv(), users.ns(), &[(segment, overlay)]).await?)
     }
 
-    /// Adds items to the index, or replaces items of it, until the next is built.
+    /// Adds items to the index, or replaces items of it, until the next is built. Their vectors are of this engine's
+    /// release: what is of another cannot be told by its numbers.
     pub fn add_items(&self, items: Vec<NewItem>) -> Result<(), EngineError> {
         let compared = |item: NewItem| {
             item.check_numbers()?;

@@ -58,13 +58,19 @@ pub async fn availability(mut entered: Entered) -> Result<Response, Problem> {
 
 /// Items that the index does not have yet, or has otherwise: answered from now on, until the next index is built.
 #[utoipa::path(put, path = "/v1/items", tag = "change", request_body = ItemsRequest,
-    responses((status = 200, body = Done)))]
+    responses((status = 200, body = Done), (status = 409, description = "The vectors are of another release")))]
 pub async fn add(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
     let (body, limits) = (entered.body().await?, app.config.limits);
     let _place = app.admit()?;
-    let items = look_through(body, move |body| parse::<ItemsRequest>(body)?.items(&limits)).await?;
+    let look = move |body: &[u8]| {
+        let mut document: ItemsRequest = parse(body)?;
+        Ok((document.take_release(&limits)?, document.items(&limits)?))
+    };
+    let (release, items) = look_through(body, look).await?;
     let (loaded, accepted) = (app.loaded()?, items.len());
+    // what is checked is what takes them, whatever is loaded meanwhile
+    ItemsRequest::check_release(release.as_deref(), loaded.manifest())?;
     keep(move || loaded.engine.add_items(items)).await?;
     Ok(done(&entered, accepted))
 }

@@ -38,6 +38,8 @@ pub enum Kind {
     NotReady,
     /// A release that was to be loaded was refused.
     ReleaseRefused,
+    /// Vectors of another release than the one that is served.
+    OtherRelease,
     /// A fault of ours.
     Internal,
 }
@@ -45,7 +47,7 @@ pub enum Kind {
 impl Kind {
     /// All of them.
     #[cfg(test)]
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidRequest,
         Self::TooLarge,
         Self::NotFound,
@@ -60,6 +62,7 @@ impl Kind {
         Self::StoreUnavailable,
         Self::NotReady,
         Self::ReleaseRefused,
+        Self::OtherRelease,
         Self::Internal,
     ];
 
@@ -84,6 +87,7 @@ impl Kind {
             Self::StoreUnavailable => ("store-unavailable", "The store is away", StatusCode::SERVICE_UNAVAILABLE),
             Self::NotReady => ("not-ready", "The service is not ready", StatusCode::SERVICE_UNAVAILABLE),
             Self::ReleaseRefused => ("release-refused", "The release was refused", StatusCode::CONFLICT),
+            Self::OtherRelease => ("other-release", "Another release is served", StatusCode::CONFLICT),
             Self::Internal => ("internal", "A fault of the service", StatusCode::INTERNAL_SERVER_ERROR),
         }
     }

@@ -17,7 +17,7 @@ use crate::catalog::Index;
 use crate::codec::Codec;
 use crate::engine::{Diversity, Effort, Engine, EngineError, ItemFilter, SimilarRequest};
 use crate::kv::{AnyKv, RedisOptions};
-use crate::store::{Manifest, StoreError, UserVectors, current};
+use crate::store::{Manifest, State, StoreError, UserVectors, current, list};
 
 /// How long a start waits before it tries the store again.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -178,12 +178,20 @@ impl Follower {
         }
     }
 
-    /// Lets go of what was added to releases that are served no more.
+    /// Lets go of what was added to releases that nobody goes back to: neither this service, which has two at hand, nor the
+    /// store, which alone knows of the one before after a restart. While it cannot be asked all is kept.
     async fn forget(&self) {
-        let shelf = &self.app.shelf;
+        let (shelf, live) = (&self.app.shelf, Arc::clone(&self.app.live));
         let loaded = [shelf.current(), shelf.previous()];
-        let kept: Vec<u64> = loaded.iter().flatten().map(|loaded| loaded.manifest().fingerprint).collect();
-        let live = Arc::clone(&self.app.live);
+        let mut kept: Vec<u64> = loaded.iter().flatten().map(|loaded| loaded.manifest().fingerprint).collect();
+        match list(&self.app.store, &self.app.config.store.namespace).await {
+            Ok((listed, _)) => {
+                let entries = listed.into_iter().map(|listed| listed.entry);
+                let to_go_back_to = entries.filter(|entry| matches!(entry.state, State::Active | State::Previous));
+                kept.extend(to_go_back_to.map(|entry| entry.fingerprint));
+            }
+            Err(error) => return tracing::warn!(%error, "changes of old releases are still kept"),
+        }
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || live.forget_others(&kept)).await {
             tracing::warn!(%error, "changes of old releases are still kept");
         }

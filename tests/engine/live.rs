@@ -1,9 +1,10 @@
 //! What changes between two builds: availability, and items added, replaced and deleted; in force at once, and still
 //! there after a restart, however the process ended.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::support::embedded;
@@ -17,31 +18,44 @@ use tonnage::engine::{
 use tonnage::kv::EmbeddedKv;
 use tonnage::store::UserVectors;
 
-struct Stage {
-    world: World,
+pub struct Stage {
+    pub world: World,
     kv: EmbeddedKv,
-    index: std::path::PathBuf,
+    index: PathBuf,
+    /// Processes that were started over a journal.
+    starts: Cell<usize>,
     _folder: tempfile::TempDir,
 }
 
 impl Stage {
-    async fn new(metric: Metric) -> Self {
+    pub async fn new(metric: Metric) -> Self {
         let (kv, folder) = embedded().await;
         let world = World::new(metric, Codec::Int8);
         let index = world.engine(&kv).await.index().path().to_owned();
-        Self { world, kv, index, _folder: folder }
+        Self { world, kv, index, starts: Cell::new(0), _folder: folder }
     }
 
-    fn journal(&self) -> std::path::PathBuf {
-        self.world.path("live.journal")
+    /// The journal of the process that was started last.
+    pub fn journal(&self) -> PathBuf {
+        self.world.path(&format!("live-{}.journal", self.starts.get()))
     }
 
-    /// An engine as a process that starts has it.
+    /// What a process has that starts once the one before was killed: that one goes on here, and keeps its journal.
+    fn live(&self) -> Live {
+        let left = self.journal();
+        self.starts.set(self.starts.get() + 1);
+        if left.exists() {
+            fs::copy(left, self.journal()).unwrap();
+        }
+        Live::open(&self.journal(), LiveOptions::default()).unwrap()
+    }
+
+    /// An engine of it.
     async fn start(&self) -> Engine<EmbeddedKv> {
-        self.start_with(Live::open(&self.journal(), LiveOptions::default()).unwrap()).await
+        self.start_with(self.live()).await
     }
 
-    async fn start_with(&self, live: Live) -> Engine<EmbeddedKv> {
+    pub async fn start_with(&self, live: Live) -> Engine<EmbeddedKv> {
         let users = UserVectors::open(self.kv.clone(), NS).await.unwrap();
         let index = Index::open(&self.index).unwrap();
         Engine::open(index, users, EngineOptions::default(), Arc::new(live)).unwrap()
@@ -52,7 +66,7 @@ impl Stage {
     }
 
     /// An item that scores for user 3 as `factor` of the best.
-    fn new_item(&self, name: &str, factor: f32, tags: &[&str]) -> NewItem {
+    pub fn new_item(&self, name: &str, factor: f32, tags: &[&str]) -> NewItem {
         let best = self.world.best(3, 1, |_| true)[0] as usize;
         let vector = self.world.items[best * DIM..][..DIM].iter().map(|x| x * factor).collect();
         NewItem {
@@ -65,7 +79,7 @@ impl Stage {
     }
 }
 
-fn item(row: u32) -> OwnedId {
+pub fn item(row: u32) -> OwnedId {
     OwnedId::Text(format!("item-{row}").into())
 }
 
@@ -196,53 +210,6 @@ async fn numbers_of_added_items_are_ranged_over_and_come_back() {
 }
 
 #[tokio::test]
-async fn a_journal_cut_anywhere_keeps_all_that_was_whole() {
-    let stage = Stage::new(Metric::Dot).await;
-    let live = Live::open(&stage.journal(), LiveOptions::default()).unwrap();
-    let mut lengths = vec![fs::metadata(stage.journal()).unwrap().len() as usize];
-    let mut grown = || lengths.push(fs::metadata(stage.journal()).unwrap().len() as usize);
-    live.set_available(&[(item(1), false), (item(2), false)]).unwrap();
-    grown();
-    let engine = stage.start_with(live).await;
-    let numbers = BTreeMap::from([("price".to_owned(), 2.5), ("year".to_owned(), 1999.0)]);
-    engine.add_items(vec![NewItem { numbers, ..stage.new_item("one", 1.0, &["a"]) }]).unwrap();
-    grown();
-    engine.delete_items(&[item(3)]).unwrap();
-    grown();
-    engine.live().set_available(&[(item(1), true)]).unwrap();
-    grown();
-    let whole = fs::read(stage.journal()).unwrap();
-    let copy = stage.world.path("copy.journal");
-    for cut in 0..=whole.len() {
-        fs::write(&copy, &whole[..cut]).unwrap();
-        let live = Live::open(&copy, LiveOptions::default()).unwrap();
-        let records = lengths.iter().filter(|&&length| length <= cut).count();
-        let state = (live.is_available(&item(1)), live.is_available(&item(2)), live.added_items());
-        let expected = match records {
-            0 | 1 => (true, true, 0),
-            2 => (false, false, 0),
-            3 | 4 => (false, false, 1),
-            _ => (true, false, 1),
-        };
-        assert_eq!(state, expected, "cut at {cut} of {}", whole.len());
-        // and what comes after is kept as well
-        live.set_available(&[(item(9), false)]).unwrap();
-        assert!(!Live::open(&copy, LiveOptions::default()).unwrap().is_available(&item(9)), "cut at {cut}");
-    }
-    for at in 0..whole.len() {
-        let mut damaged = whole.clone();
-        damaged[at] ^= 1;
-        fs::write(&copy, &damaged).unwrap();
-        match Live::open(&copy, LiveOptions::default()) {
-            Ok(live) => assert!(live.added_items() <= 1),
-            Err(error) => assert!(error.to_string().contains("not a journal"), "{error}"),
-        }
-    }
-    let folder = stage.world.path("no/such/folder/journal");
-    assert!(matches!(Live::open(&folder, LiveOptions::default()), Err(EngineError::Journal { .. })));
-}
-
-#[tokio::test]
 async fn more_than_may_change_is_refused_and_changes_nothing() {
     let stage = Stage::new(Metric::Dot).await;
     let options = LiveOptions { most_items: 3, most_bytes: 2_000, most_hidden: 2 };
@@ -285,6 +252,6 @@ async fn additions_belong_to_one_index_and_availability_to_all() {
     assert_eq!(next.live().added_items(), 1, "the one before still answers with it");
     next.live().forget_others(&[next.index().fingerprint()]).unwrap();
     assert_eq!(next.live().added_items(), 0);
-    let again = Live::open(Path::new(&stage.journal()), LiveOptions::default()).unwrap();
+    let again = stage.live();
     assert!(again.added_items() == 0 && !again.is_available(&item(4)));
 }

@@ -7,6 +7,7 @@ mod support;
 mod again;
 mod answers;
 mod filters;
+mod journal;
 mod ladder;
 mod listed;
 mod live;

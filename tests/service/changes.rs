@@ -16,6 +16,12 @@ fn recommended(serving: &Serving, user: &str) -> Vec<String> {
     serving.post("/v1/recommend", &json!({"user_id": user, "k": 10}).to_string()).items()
 }
 
+/// The vector of an item that no other is better for a user than.
+fn outstanding(user: usize) -> Vec<f32> {
+    let users = crate::support::vectors::numbers(USERS * DIM, 2);
+    users[user * DIM..][..DIM].iter().map(|x| x * 20.0).collect()
+}
+
 #[test]
 fn what_users_did_is_not_recommended_again_and_moves_their_vector() {
     let (redis, trained) = Trained::online();
@@ -68,9 +74,7 @@ fn availability_and_new_items_survive_the_process_however_it_ends() {
     // far out in the direction of the user's best item, so that it is the best of all
     let best = serving.post("/v1/score", &json!({"user_id": "user-8", "items": [before[2]]}).to_string());
     assert!(best.json()["items"][0]["score"].as_f64().unwrap() > 0.0);
-    let users = crate::support::vectors::numbers(crate::support::serve::USERS * DIM, 2);
-    let vector: Vec<f32> = users[8 * DIM..][..DIM].iter().map(|x| x * 20.0).collect();
-    let new = json!({"items": [{"item_id": "brand-new", "vector": vector, "tags": ["color:red"], "numbers": {"price": 77.5, "weight": 2}}]});
+    let new = json!({"items": [{"item_id": "brand-new", "vector": outstanding(8), "tags": ["color:red"], "numbers": {"price": 77.5, "weight": 2}}]});
     assert_eq!(accepted(&send(&serving, "PUT", "/v1/items", &new)), 1);
     assert_eq!(accepted(&send(&serving, "DELETE", "/v1/items", &json!({"items": [before[3]]}))), 1);
     let expected = recommended(&serving, "user-8");
@@ -82,6 +86,13 @@ fn availability_and_new_items_survive_the_process_however_it_ends() {
     }
     let short = json!({"items": [{"item_id": "odd", "vector": [1.0, 2.0]}]});
     assert_eq!(send(&serving, "PUT", "/v1/items", &short).problem(), "invalid-request");
+    // nobody else may have the journal while this one has
+    let another =
+        format!("serve --index indexes --store {} --listen 127.0.0.1:0 --admin 127.0.0.1:0 {journal}", redis.url());
+    let refused = trained.command(&another).output().unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let words = ["changes.log", &format!("process {}", serving.id()), "stop that one"];
+    assert!(!refused.status.success() && words.iter().all(|word| said.contains(word)), "{said}");
     serving.signal("-KILL");
     serving.end();
     let serving = trained.serve(&redis.url(), journal);
@@ -93,6 +104,65 @@ fn availability_and_new_items_survive_the_process_however_it_ends() {
     assert_eq!(accepted(&send(&serving, "PUT", "/v1/items/availability", &back)), 2);
     let after = recommended(&serving, "user-8");
     assert!(after.contains(&before[0]) && after.contains(&before[1]), "{after:?}");
+}
+
+#[test]
+fn vectors_of_another_release_are_refused_by_name_or_by_fingerprint() {
+    let (redis, trained) = Trained::online();
+    let serving = trained.serve(&redis.url(), "");
+    let monday = serving.get("/v1/releases").json()["serving"].clone();
+    let of =
+        |release: &Value| json!({"release": release, "items": [{"item_id": "brand-new", "vector": outstanding(8)}]});
+    trained.build("tuesday", "");
+    trained.publish("tuesday", &redis.url());
+    serving.wait_until("tuesday is served", || serving.get("/v1/releases").json()["serving"]["name"] == "tuesday");
+    let tuesday = serving.get("/v1/releases").json()["serving"].clone();
+    for wrong in [&monday["name"], &monday["fingerprint"], &json!("Tuesday")] {
+        let refused = send(&serving, "PUT", "/v1/items", &of(wrong));
+        assert_eq!((refused.status, refused.problem().as_str()), (409, "other-release"));
+        let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+        let both = [wrong, &tuesday["name"], &tuesday["fingerprint"]];
+        assert!(both.iter().all(|part| detail.contains(part.as_str().unwrap())), "{detail}");
+    }
+    assert_eq!(serving.metric("tonnage_added_items"), 0.0);
+    for right in [&tuesday["name"], &tuesday["fingerprint"], &Value::Null] {
+        assert_eq!(accepted(&send(&serving, "PUT", "/v1/items", &of(right))), 1, "{right}");
+    }
+    assert_eq!(recommended(&serving, "user-8")[0], "brand-new");
+}
+
+#[test]
+fn a_rollback_after_a_restart_finds_what_was_added_to_that_release() {
+    let (redis, trained) = Trained::online();
+    let journal = "--set index.journal=changes.log";
+    let serving = trained.serve(&redis.url(), journal);
+    let new = json!({"items": [{"item_id": "brand-new", "vector": outstanding(8)}]});
+    assert_eq!(accepted(&send(&serving, "PUT", "/v1/items", &new)), 1);
+    let publish = |name: &str| {
+        trained.build(name, "");
+        trained.publish(name, &redis.url());
+    };
+    let serves = |serving: &Serving, name: &str| {
+        serving
+            .wait_until(&format!("{name} is served"), || serving.get("/v1/releases").json()["serving"]["name"] == name);
+    };
+    publish("tuesday");
+    serves(&serving, "tuesday");
+    serving.signal("-KILL");
+    serving.end();
+    let serving = trained.serve(&redis.url(), journal);
+    serves(&serving, "tuesday");
+    assert_ne!(recommended(&serving, "user-8")[0], "brand-new");
+    trained.run(&format!("releases rollback --store {}", redis.url()));
+    serves(&serving, "monday");
+    assert_eq!(recommended(&serving, "user-8")[0], "brand-new");
+    // and once nobody goes back to it any more it is let go
+    let added = || serving.metric("tonnage_added_items");
+    publish("wednesday");
+    serves(&serving, "wednesday");
+    assert_eq!(added(), 1.0);
+    publish("thursday");
+    serving.wait_until("it is forgotten", || added() == 0.0);
 }
 
 #[test]

@@ -212,9 +212,14 @@ impl Serving {
         }
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Sends it a signal, as in `-TERM`.
     pub fn signal(&self, name: &str) {
-        let id = self.process.id().to_string();
+        let id = self.id();
         // what the shell has built in: the program of that name may not be there
         assert!(Command::new("sh").args(["-c", &format!("kill {name} {id}")]).status().unwrap().success());
     }

@@ -6,11 +6,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::super::config::Limits;
-use super::super::problem::Problem;
+use super::super::problem::{Kind, Problem};
 use super::condition::ids;
 use super::request::{EventDocument, events};
 use super::{IdDocument, bounded, number, text};
 use crate::engine::{Event, NewItem, OwnedId};
+use crate::store::Manifest;
 
 /// The largest component of a vector: what `f16` holds.
 const LARGEST: f64 = 65_504.0;
@@ -53,6 +54,9 @@ pub struct AvailabilityRequest {
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ItemsRequest {
+    /// The release that the vectors are of: its name, or the 16 digits of its fingerprint. When it is not the one that is
+    /// served nothing is taken; when left out the vectors are taken for that one's.
+    pub release: Option<String>,
     /// The items.
     pub items: Vec<ItemDocument>,
 }
@@ -112,6 +116,28 @@ impl AvailabilityRequest {
 }
 
 impl ItemsRequest {
+    /// The release that is named, taken out.
+    pub fn take_release(&mut self, limits: &Limits) -> Result<Option<String>, Problem> {
+        self.release.as_deref().map_or(Ok(()), |release| text("release", release, limits).map(drop))?;
+        Ok(self.release.take())
+    }
+
+    /// Refuses vectors of another release than the one that is served.
+    pub fn check_release(release: Option<&str>, served: &Manifest) -> Result<(), Problem> {
+        let fingerprint = format!("{:016x}", served.fingerprint);
+        match release {
+            Some(release) if release != served.name && !release.eq_ignore_ascii_case(&fingerprint) => {
+                let Manifest { name, .. } = served;
+                let detail = format!(
+                    "expected vectors of release {name:?} ({fingerprint}), which is served, got those of {release:?}; \
+                     send these items' vectors of that release, or wait until yours is served"
+                );
+                Err(Problem::new(Kind::OtherRelease, detail))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// As the engine takes them; it looks at the number of dimensions.
     pub fn items(self, limits: &Limits) -> Result<Vec<NewItem>, Problem> {
         bounded("items", &self.items, limits)?;
