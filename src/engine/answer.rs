@@ -125,11 +125,13 @@ pub enum Degraded {
     SeenDamaged,
     /// The list made for the user is damaged: other sources took its places.
     ListDamaged,
+    /// There was more to do than time: the search took less effort than was asked for.
+    EffortLowered,
 }
 
 impl Degraded {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::StoreFailed,
         Self::StoreSlow,
         Self::OverlayOfOtherRelease,
@@ -141,6 +143,7 @@ impl Degraded {
         Self::SessionDamaged,
         Self::SeenDamaged,
         Self::ListDamaged,
+        Self::EffortLowered,
     ];
 
     /// The name in answers and metrics.
@@ -157,6 +160,7 @@ impl Degraded {
             Self::SessionDamaged => "session:damaged",
             Self::SeenDamaged => "seen:damaged",
             Self::ListDamaged => "list:damaged",
+            Self::EffortLowered => "effort:lowered",
         }
     }
 }

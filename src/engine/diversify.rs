@@ -8,6 +8,7 @@ use super::mask::Mask;
 use super::quest::{Found, Narrowed};
 use super::request::{MaxPer, Mmr};
 use super::shelf::{Eligible, Scope};
+use crate::kernel;
 
 /// How many items of each tag there are already.
 #[derive(Debug)]
@@ -100,34 +101,38 @@ pub(super) fn mmr(scope: &Scope, options: Mmr, k: usize, candidates: &mut Vec<Fo
 }
 
 /// The places of the `k` chosen, in order. Vectors are brought to unit length.
+///
+/// Each choice is compared with all that are left: `k` times as many products as there are candidates, of which there are
+/// at most [`MAX_MMR_CANDIDATES`](super::request::MAX_MMR_CANDIDATES).
 fn mmr_order(scores: &[f32], vectors: &mut [f32], dim: usize, lambda: f32, k: usize) -> Vec<usize> {
+    let kernels = kernel::best();
     for vector in vectors.chunks_exact_mut(dim) {
-        let norm = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+        let norm = kernels.dot_f32(vector, vector).sqrt();
         if norm > 0.0 {
             vector.iter_mut().for_each(|x| *x /= norm);
         }
     }
     let (low, high) = scores.iter().fold((f32::MAX, f32::MIN), |(low, high), &x| (low.min(x), high.max(x)));
-    let relevance = |at: usize| if high > low { (scores[at] - low) / (high - low) } else { 1.0 };
-    let vector = |at: usize| &vectors[at * dim..][..dim];
-    // of each candidate the similarity to the most similar chosen
-    let mut nearest = vec![0.0_f32; scores.len()];
-    let mut left: Vec<usize> = (0..scores.len()).collect();
-    let mut order = Vec::with_capacity(k);
+    let relevance = |at: u32| if high > low { (scores[at as usize] - low) / (high - low) } else { 1.0 };
+    // of those left, best first: what they are worth by themselves, and the similarity to the most similar chosen
+    let mut left: Vec<u32> = (0..scores.len() as u32).collect();
+    let mut worth: Vec<f32> = left.iter().map(|&at| lambda * relevance(at)).collect();
+    let mut nearest = vec![0.0_f32; left.len()];
+    let (mut values, mut similar) = (Vec::new(), vec![0.0_f32; left.len()]);
+    let mut order = Vec::with_capacity(k.min(left.len()));
     while order.len() < k && !left.is_empty() {
-        let value = |at: usize| lambda * relevance(at) - (1.0 - lambda) * nearest[at];
-        let mut best = 0;
-        for place in 1..left.len() {
-            if value(left[place]) > value(left[best]) {
-                best = place;
-            }
+        values.clear();
+        values.extend(worth.iter().zip(&nearest).map(|(worth, nearest)| worth - (1.0 - lambda) * nearest));
+        let best = kernels.argmax(&values);
+        let chosen = left.remove(best) as usize;
+        worth.remove(best);
+        nearest.remove(best);
+        kernels.rows_f32(&vectors[chosen * dim..][..dim], vectors, &left, &mut similar);
+        let is_first = order.is_empty();
+        for (nearest, &similar) in nearest.iter_mut().zip(&similar) {
+            *nearest = if is_first { similar } else { nearest.max(similar) };
         }
-        let chosen = left.remove(best);
         order.push(chosen);
-        for &at in &left {
-            let similar: f32 = vector(at).iter().zip(vector(chosen)).map(|(x, y)| x * y).sum();
-            nearest[at] = if order.len() == 1 { similar } else { nearest[at].max(similar) };
-        }
     }
     order
 }

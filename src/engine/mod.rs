@@ -35,12 +35,13 @@ mod token;
 pub mod users;
 
 pub use answer::{Answer, Degraded, Explain, Item, Origin, Reason, Rung, Shortfall, Timings, Weighed};
+pub use effort::Pace;
 pub use error::EngineError;
 pub use filter::{Clause, ItemFilter, MAX_RANGES, NumberRange};
 pub use live::{Live, LiveOptions, NewItem};
 pub use request::{
-    Blend, Diversity, Effort, Event, MAX_EVENTS, MAX_K, MAX_LIST, MaxPer, Mix, Mmr, OwnedId, Pin, Quota, Request,
-    ScoreRequest, SimilarRequest, Source,
+    Blend, Diversity, Effort, Event, MAX_EVENTS, MAX_K, MAX_LIST, MAX_MMR_CANDIDATES, MaxPer, Mix, Mmr, OwnedId, Pin,
+    Quota, Request, ScoreRequest, SimilarRequest, Source,
 };
 
 use std::collections::{BTreeSet, HashSet};
@@ -56,7 +57,7 @@ use crate::store::{
     Overlay, SessionOptions, StoredEvent, UserVectors, item_hash, now_s, put_overlays, put_segments, record_all_events,
 };
 use cache::Cache;
-use effort::Speed;
+use effort::{Efforts, Speed};
 use known::Known;
 use pipeline::Run;
 use resolve::{Asking, Resolver, UserSide};
@@ -77,6 +78,10 @@ pub struct EngineOptions {
     pub cache_bytes: usize,
     /// How long they are kept, about. A minute: the next page is asked for by then.
     pub cache_ttl: Duration,
+    /// The `ef` of searches that ask for no effort; 0 for the profile's, which is 0: it was measured on this very index.
+    pub ef: usize,
+    /// Recall@10 that no [`Pace`] lowers the effort below, by the profile. 0.95: what is lost by then shows to few.
+    pub recall_floor: f64,
     /// What of sessions and seen items is kept in the store.
     pub session: SessionOptions,
 }
@@ -89,6 +94,8 @@ impl Default for EngineOptions {
             known_bytes: 64 << 20,
             cache_bytes: 0,
             cache_ttl: Duration::from_mins(1),
+            ef: 0,
+            recall_floor: 0.95,
             session: SessionOptions::default(),
         }
     }
@@ -111,18 +118,18 @@ pub struct Engine<K> {
 struct Served<K> {
     shelf: Shelf,
     users: UserVectors<K>,
+    efforts: Efforts,
 }
 
 /// What the store had for requests, in their order.
 #[derive(Debug)]
 pub struct Resolved {
     users: Vec<UserSide>,
-    started: Instant,
     resolve_ns: u64,
 }
 
 impl<K: Kv> Served<K> {
-    fn new(index: Index, users: UserVectors<K>, masks_bytes: usize) -> Result<Self, EngineError> {
+    fn new(index: Index, users: UserVectors<K>, options: &EngineOptions) -> Result<Self, EngineError> {
         let manifest = users.manifest();
         if manifest.fingerprint != index.fingerprint() {
             return Err(EngineError::MixedReleases {
@@ -135,7 +142,8 @@ impl<K: Kv> Served<K> {
         if manifest.dim as usize != index.dim() {
             return Err(EngineError::Dimensions { expected: index.dim(), got: manifest.dim as usize });
         }
-        Ok(Self { shelf: Shelf::new(index, masks_bytes), users })
+        let efforts = Efforts::of(index.profile(), options.ef, options.recall_floor);
+        Ok(Self { shelf: Shelf::new(index, options.masks_bytes), users, efforts })
     }
 }
 
@@ -152,7 +160,7 @@ impl<K: Kv> Engine<K> {
         options: EngineOptions,
         live: Arc<Live>,
     ) -> Result<Self, EngineError> {
-        let served = Arc::new(Served::new(index, users, options.masks_bytes)?);
+        let served = Arc::new(Served::new(index, users, &options)?);
         let known = Arc::new(Known::new(options.known_bytes));
         let cache = Arc::new(Cache::new(options.cache_bytes, options.cache_ttl));
         Ok(Self { options, served, previous: None, known, speed: Arc::default(), cache, live })
@@ -161,7 +169,7 @@ impl<K: Kv> Engine<K> {
     /// The engine of the next release. This one's index goes on answering for those whose vector is still of its release,
     /// and what this one has learned is kept.
     pub fn succeed(&self, index: Index, users: UserVectors<K>) -> Result<Self, EngineError> {
-        let served = Arc::new(Served::new(index, users, self.options.masks_bytes)?);
+        let served = Arc::new(Served::new(index, users, &self.options)?);
         Ok(Self {
             options: self.options,
             served,
@@ -207,9 +215,9 @@ impl<K: Kv> Engine<K> {
         &self.live
     }
 
-    /// Nanoseconds that scoring a row takes, all of a search counted: a running mean, by which deadlines choose `ef`.
-    pub fn ns_per_distance(&self) -> f32 {
-        self.speed.ns_per_distance()
+    /// The `ef` of a search that asks for no effort.
+    pub fn default_ef(&self) -> usize {
+        self.served.efforts.most
     }
 
     /// Bytes of bitmaps that are kept.
@@ -225,8 +233,9 @@ impl<K: Kv> Engine<K> {
     /// Answers requests, in order, with one round trip to the store. A request that cannot be meant is an error of its
     /// own; a store that fails is none: the answer comes from lower down the ladder and says so.
     pub async fn recommend(&self, requests: &[Request]) -> Vec<Result<Answer, EngineError>> {
+        let pace = Pace::now();
         let resolved = self.resolve(requests).await;
-        self.rank(requests, resolved)
+        self.rank(requests, resolved, pace)
     }
 
     /// The first half of [`recommend`](Self::recommend): all that is waited for.
@@ -243,13 +252,13 @@ impl<K: Kv> Engine<K> {
     }
 
     /// The other half: all that is computed, to be run where waiting for it holds nobody up.
-    pub fn rank(&self, requests: &[Request], resolved: Resolved) -> Vec<Result<Answer, EngineError>> {
-        let Resolved { mut users, started, resolve_ns } = resolved;
+    pub fn rank(&self, requests: &[Request], resolved: Resolved, pace: Pace) -> Vec<Result<Answer, EngineError>> {
+        let Resolved { mut users, resolve_ns } = resolved;
         users.resize(requests.len(), UserSide::default());
         let answer = |(request, user): (&Request, &UserSide)| {
             request.check()?;
             let (home, mut degraded) = self.home(user);
-            let mut answer = self.run(home, started)?.recommend(request, user)?;
+            let mut answer = self.run(home, pace)?.recommend(request, user)?;
             answer.timings.resolve_ns = resolve_ns;
             answer.degraded.append(&mut degraded);
             Ok(answer)
@@ -267,9 +276,9 @@ impl<K: Kv> Engine<K> {
     }
 
     /// Items like one item.
-    pub fn similar(&self, request: &SimilarRequest) -> Result<Answer, EngineError> {
+    pub fn similar(&self, request: &SimilarRequest, pace: Pace) -> Result<Answer, EngineError> {
         request.check()?;
-        self.run(&self.served, Instant::now())?.similar(request)
+        self.run(&self.served, pace)?.similar(request)
     }
 
     /// Given items, ranked for a user; those that there are not, or that are not available, are left out. Without a vector they come in the order
@@ -291,10 +300,10 @@ impl<K: Kv> Engine<K> {
     /// The other half: all that is computed.
     pub fn rank_given(&self, request: &ScoreRequest, resolved: Resolved) -> Result<Answer, EngineError> {
         request.check()?;
-        let Resolved { mut users, started, resolve_ns } = resolved;
+        let Resolved { mut users, resolve_ns } = resolved;
         let user = users.pop().unwrap_or_default();
         let (home, mut degraded) = self.home(&user);
-        let run = self.run(home, started)?;
+        let run = self.run(home, Pace::now())?;
         let aim = run.aim(request.blend, &request.session, &user);
         let mut met = HashSet::new();
         let there = run.scope.eligible(&ItemFilter::default())?;
@@ -374,7 +383,7 @@ impl<K: Kv> Engine<K> {
         let (items, timeout) = (self.index().len() as u32, self.options.store_timeout);
         let resolver = Resolver { releases: &releases, items, known: &self.known, timeout };
         let users = resolver.resolve(asking).await;
-        Resolved { users, started, resolve_ns: started.elapsed().as_nanos() as u64 }
+        Resolved { users, resolve_ns: started.elapsed().as_nanos() as u64 }
     }
 
     /// The release whose index can score what was found.
@@ -390,9 +399,9 @@ impl<K: Kv> Engine<K> {
         }
     }
 
-    fn run<'a>(&'a self, served: &'a Served<K>, started: Instant) -> Result<Run<'a>, EngineError> {
+    fn run<'a>(&'a self, served: &'a Served<K>, pace: Pace) -> Result<Run<'a>, EngineError> {
         let scope: Scope<'a> = served.shelf.scope(&self.live)?;
         let is_current = std::ptr::eq(served, &raw const *self.served);
-        Ok(Run { scope, is_current, speed: &self.speed, cache: &self.cache, started })
+        Ok(Run { scope, is_current, efforts: served.efforts, speed: &self.speed, cache: &self.cache, pace })
     }
 }

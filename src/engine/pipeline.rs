@@ -8,27 +8,27 @@ use super::answer::{Answer, Degraded, Explain, Item, Origin, Reason, Rung, Timin
 use super::blend::{Pull, blend, session_mean, weight};
 use super::cache::{self, Cache};
 use super::diversify::{Caps, mmr};
-use super::effort::{Speed, ef_of};
+use super::effort::{Efforts, Load, Pace, Speed, ef_of};
 use super::fill::{Chosen, Feed, Filling, Limits, fill, shortfall};
 use super::filter::ItemFilter;
 use super::mix::plan;
 use super::quest::{Candidates, Found, Quest, Sought};
-use super::request::{Blend, Effort, Event, Request, SimilarRequest, Source};
+use super::request::{Blend, CANDIDATES_PER_ITEM, Effort, Event, Request, SimilarRequest, Source};
 use super::resolve::{UserSide, UserVector};
-use super::shelf::{Scope, sorted};
+use super::shelf::{Eligible, Scope, sorted};
 use super::token;
 use crate::catalog::QueryVector;
-use crate::store::{EventKind, now_s};
+use crate::store::{EventKind, Seen, now_s};
 
 /// What the stages of one request share.
 pub(super) struct Run<'a> {
     pub scope: Scope<'a>,
     /// Whether it is the current release that answers, and not the one before.
     pub is_current: bool,
+    pub efforts: Efforts,
     pub speed: &'a Speed,
     pub cache: &'a Cache,
-    /// When the request came.
-    pub started: Instant,
+    pub pace: Pace,
 }
 
 /// An event whose item there is.
@@ -70,8 +70,8 @@ impl Run<'_> {
         let eligible = self.scope.eligible(&request.filter)?;
         let barred = self.barred(request, resolved)?;
         let older = Some(&resolved.seen).filter(|seen| request.exclude_seen && seen.is_longer());
-        let ef = self.ef(request.effort);
-        let quest = Quest { scope: &self.scope, eligible: &eligible, barred: &barred.all, older, ef };
+        let (ef, eased) = self.ef(request.effort, request.searched(), &eligible, &barred);
+        let quest = self.quest(&eligible, &barred, older, ef);
         let mut ranking = self.rank(request, &quest, &aim, &barred)?;
         let otherwise = match aim.rung {
             Rung::Popularity if self.scope.shelf.index.popular().is_empty() => Reason::NoPopularity,
@@ -83,7 +83,10 @@ impl Run<'_> {
         answer.vector.age = aim.age;
         answer.degraded = resolved.degraded.iter().chain(&aim.damaged).copied().collect();
         answer.shortfall = shortfall(&quest, limits, request.k, ranking.chosen.len());
-        answer.ef = if aim.sought.is_some() { ef } else { 0 };
+        if aim.sought.is_some() {
+            answer.ef = ef;
+            answer.degraded.extend(eased);
+        }
         answer.distances = ranking.distances;
         answer.cached = ranking.cached;
         if ranking.chosen.len() == request.k {
@@ -113,10 +116,10 @@ impl Run<'_> {
         let mut eligible = self.scope.eligible(&request.filter)?;
         eligible.denied = sorted(eligible.denied.into_iter().chain([own]).collect());
         let barred = Barred { all: eligible.denied.clone(), ..Barred::default() };
-        let ef = self.ef(request.effort);
-        let quest = Quest { scope: &self.scope, eligible: &eligible, barred: &barred.all, older: None, ef };
         let (k, filter, diversity) = (request.k, request.filter.clone(), request.diversity.clone());
         let whole = Request { k, filter, diversity, ..Request::default() };
+        let (ef, eased) = self.ef(request.effort, whole.searched(), &eligible, &barred);
+        let quest = self.quest(&eligible, &barred, None, ef);
         let sought = Some(Sought { vector: self.vector(own), record: None });
         let (listed, damaged, explain) = (Vec::new(), Vec::new(), Explain::default());
         let aim = Aim { rung: Rung::Item, age: None, sought, session: None, listed, damaged, explain };
@@ -126,6 +129,7 @@ impl Run<'_> {
         let limits = Limits { seen: &[], shown: &[], otherwise: Reason::Diversity };
         answer.shortfall = shortfall(&quest, limits, request.k, ranking.chosen.len());
         (answer.ef, answer.distances) = (ef, ranking.distances);
+        answer.degraded.extend(eased);
         answer.timings.search_ns = (ranking.searched - begun).as_nanos() as u64;
         answer.timings.rank_ns = ranking.searched.elapsed().as_nanos() as u64;
         Ok(answer)
@@ -225,8 +229,25 @@ impl Run<'_> {
         vector
     }
 
-    fn ef(&self, effort: Effort) -> usize {
-        ef_of(effort, self.scope.shelf.index.profile(), self.speed, self.started.elapsed())
+    /// The `ef` of a search, and whether it is less than was asked for. One that was named is never lowered.
+    fn ef(&self, effort: Effort, k: usize, eligible: &Eligible, barred: &Barred) -> (usize, Option<Degraded>) {
+        let nodes = self.scope.nodes() as usize;
+        let passing = eligible.nodes.as_ref().map_or(nodes, |passing| passing.nodes.passing);
+        let load = Load { k, passing, added: eligible.added.passing, excluded: barred.all.len() };
+        let index = (&self.scope.shelf.index, self.efforts.most);
+        let ef = ef_of(effort, index, self.speed, load, self.pace.since.elapsed());
+        let eased = if let Effort::Ef(_) = effort { ef } else { self.efforts.eased(ef, self.pace.level) };
+        (eased, (eased < ef).then_some(Degraded::EffortLowered))
+    }
+
+    fn quest<'a>(
+        &'a self,
+        eligible: &'a Eligible,
+        barred: &'a Barred,
+        older: Option<&'a Seen>,
+        ef: usize,
+    ) -> Quest<'a> {
+        Quest { scope: &self.scope, eligible, barred: &barred.all, older, ef, speed: self.speed }
     }
 
     fn barred(&self, request: &Request, resolved: &UserSide) -> Result<Barred, EngineError> {
@@ -277,25 +298,17 @@ struct Ranking {
     searched: Instant,
 }
 
-/// Candidates that are looked through when there are limits by value, for each item wanted.
-const CANDIDATES_PER_ITEM: usize = 3;
-
 impl Run<'_> {
     fn rank(&self, request: &Request, quest: &Quest, aim: &Aim, barred: &Barred) -> Result<Ranking, EngineError> {
         let Request { k, diversity, mix, .. } = request;
         let pins = self.pins(request, quest);
-        let claimed = mix.quotas.iter().map(|quota| quota.count).sum::<usize>() + pins.len();
-        let mut want = k + claimed;
-        if !diversity.max_per.is_empty() {
-            want = want.saturating_mul(CANDIDATES_PER_ITEM);
-        }
+        let (claimed, want) = (mix.claimed(), request.wanted());
         let (mut distances, mut cached) = (0, false);
         let mut popular = quest.popular();
         let mut first = match &aim.sought {
             Some(sought) => {
-                let want = diversity.mmr.map_or(want, |mmr| want.max(mmr.candidates));
                 let found;
-                (found, distances, cached) = self.candidates(request, quest, sought, want, barred)?;
+                (found, distances, cached) = self.candidates(request, quest, sought, request.searched(), barred)?;
                 found
             }
             None => popular.by_ref().take(want).collect(),
@@ -346,12 +359,7 @@ impl Run<'_> {
         want: usize,
         barred: &Barred,
     ) -> Result<(Vec<Found>, usize, bool), EngineError> {
-        let search = |want: usize, barred: &[u32]| {
-            let begun = Instant::now();
-            let candidates = quest.best_within(sought, want, None, barred)?;
-            self.speed.note(candidates.distances, begun.elapsed());
-            Ok(candidates)
-        };
+        let search = |want: usize, barred: &[u32]| quest.best_within(sought, want, None, barred);
         if !self.cache.is_on() {
             let Candidates { found, distances, .. } = search(want, quest.barred)?;
             return Ok((found, distances, false));

@@ -1,8 +1,10 @@
 //! The best items for one vector: of the index and of what was added, without what was seen.
 
 use std::cmp::Ordering;
+use std::time::Instant;
 
 use super::EngineError;
+use super::effort::Speed;
 use super::mask::Mask;
 use super::shelf::{Eligible, Scope, sorted};
 use crate::catalog::{Hit, QueryVector};
@@ -39,6 +41,8 @@ pub(super) struct Quest<'a> {
     /// Older items that the user has seen, for whose hashes there is no way to a pick.
     pub older: Option<&'a Seen>,
     pub ef: usize,
+    /// Where is noted what searches take.
+    pub speed: &'a Speed,
 }
 
 /// Bitmaps that stand in for those of the eligible ones.
@@ -102,7 +106,9 @@ impl Quest<'_> {
             Some((codec, record)) => QueryVector::Record(*codec, record),
             None => QueryVector::Floats(&sought.vector),
         };
+        let begun = Instant::now();
         let (hits, stats) = scope.shelf.index.search(query, SearchOptions { k: ask, ef: self.ef }, filter)?;
+        self.speed.note(stats, begun.elapsed());
         let mut found: Vec<Found> = hits.into_iter().map(|Hit { node, score }| (node, score)).collect();
         let mut complete = found.len() < ask;
         let mut distances = stats.distances;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::scratch::{Scratch, rank};
-use super::walk::{Effort, Gate, enter, room, thin, walk};
+use super::walk::{Effort, FURTHER, Gate, enter, room, thin, walk};
 use super::{Graph, exact};
 use crate::codec::{Matrix, Query, residual};
 use crate::kernel::{self, Kernels};
@@ -62,6 +62,8 @@ pub struct Filter<'a> {
 pub struct SearchStats {
     /// Rows scored.
     pub distances: usize,
+    /// Of these, rows that were scored one after another as they lie, which takes less than on a walk.
+    pub scanned: usize,
     /// Nodes expanded; 0 when the rows were scanned.
     pub hops: usize,
 }
@@ -141,16 +143,23 @@ impl<'a> Searcher<'a> {
         let effort = Effort { hops: self.expansions(options.ef.max(want)), keep: pool, beam: self.tuning.beam };
         scratch.distances = 0;
         let walked = self.walk(effort, filter, scratch);
-        let mut distances = scratch.distances;
+        let (met, mut scanned) = (scratch.distances, 0);
         let pool = pool + if walked { scratch.over } else { filter.exclude.len() };
         if !walked {
             exact::scan(&self.matrix, self.kernels, pool, filter, scratch);
-            distances += scratch.distances;
+            scanned = scratch.distances;
         }
         let open = walked && filter.bits.is_none() && filter.exclude.is_empty();
         collect(open, pool, self.kernels, scratch, found);
         self.refine(finer, pool, options.k, scratch, found);
-        SearchStats { distances, hops: scratch.hops }
+        SearchStats { distances: met + scanned, scanned, hops: scratch.hops }
+    }
+
+    /// Nodes that a search is expected to expand when so many pass the filter and so many are excluded; `None` when it is
+    /// expected to scan what passes. The excluded count as if all of them were met: what a user has seen is what is nearest.
+    pub fn forecast(&self, options: SearchOptions, passing: usize, excluded: usize) -> Option<usize> {
+        let hops = self.expansions(options.ef.max(options.k.min(self.graph.len())));
+        self.steps(hops.saturating_add((1 + FURTHER) * excluded.min(self.graph.len())), passing)
     }
 
     /// Nodes that a search with an `ef` expands.
@@ -180,9 +189,7 @@ impl<'a> Searcher<'a> {
         let n = self.graph.len();
         let passing = filter.bits.map_or(n, |(_, passing)| passing);
         let most = self.hops(passing);
-        // Unless what passes stands aside or together, a walk meets it in proportion to how much there is.
-        let expected = (effort.hops as u64).saturating_mul(n as u64) / passing.max(1) as u64;
-        if expected >= most as u64 {
+        if self.steps(effort.hops, passing).is_none() {
             return false;
         }
         enter(n, self.graph.upper_layers(), &self.matrix, self.kernels, scratch);
@@ -202,6 +209,13 @@ impl<'a> Searcher<'a> {
         let left = if gated { effort.left(scratch) } else { effort.hops - scratch.closed.len() };
         // It may have begun where no link leads out: among near copies, say, that link each other alone.
         left == 0 || !gated && scratch.visited.len() == n
+    }
+
+    /// Nodes that a walk expands to expand so many that pass, unless scanning the rows that pass is cheaper: unless what
+    /// passes stands aside or together, it meets it in proportion to how much there is.
+    fn steps(&self, hops: usize, passing: usize) -> Option<usize> {
+        let expected = (hops as u64).saturating_mul(self.graph.len() as u64) / passing.max(1) as u64;
+        (expected < self.hops(passing) as u64).then_some(expected as usize)
     }
 
     /// Nodes that may be expanded before scanning the rows that pass would have been cheaper.

@@ -76,7 +76,7 @@ impl Gate<'_> {
 }
 
 /// Further nodes to expand for each barred one that was: what comes after the best is harder to find than they are.
-const FURTHER: usize = 2;
+pub(super) const FURTHER: usize = 2;
 
 impl Effort {
     /// Nodes that pass a gate and are still to be expanded.

@@ -22,7 +22,7 @@ use super::shape::{
 };
 use super::shelf::Loaded;
 use crate::catalog::CatalogError;
-use crate::engine::{Answer, Effort, EngineError, NumberRange, Request};
+use crate::engine::{Answer, EngineError, NumberRange, Pace, Request};
 
 /// Items for one user, or for each of a batch.
 ///
@@ -137,33 +137,24 @@ fn of_query(user: String, pairs: Vec<(String, String)>) -> Result<RecommendReque
 
 async fn respond(entered: Entered, ticket: Ticket, asked: Asked) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
-    let Asked { mut requests, deadline_ms, is_batch } = asked;
+    let Asked { requests, deadline_ms, is_batch } = asked;
     let due = ticket.due(requests.len(), entered.deadline(deadline_ms)).map_err(|refused| app.no_time(refused))?;
     let loaded = app.loaded()?;
     let resolved = loaded.engine.resolve(&requests).await;
     let told = entered.told();
     let job = move |app: &App, loaded: &Loaded| {
-        let level = app.pool.effort();
-        let mut ease = |request: &mut Request| {
-            let asked = request.effort;
-            let (effort, eased) = loaded.effort(asked, level, told.began.elapsed());
-            request.effort = effort;
-            (asked, eased)
-        };
-        let eased: Vec<(Effort, bool)> = requests.iter_mut().map(&mut ease).collect();
-        let answers = loaded.engine.rank(&requests, resolved);
+        let answers = loaded.engine.rank(&requests, resolved, told.pace(app));
         let mut bytes = Vec::with_capacity(2_048 * answers.len());
         if is_batch {
             bytes.push(b'[');
         }
-        for (at, ((answer, mut request), (asked, eased))) in answers.into_iter().zip(requests).zip(eased).enumerate() {
+        for (at, (answer, request)) in answers.into_iter().zip(&requests).enumerate() {
             let answer = answer.map_err(|error| of_entry(is_batch, at, problem_of(&error)))?;
             if at > 0 {
                 bytes.push(b',');
             }
-            told.write(app, &answer, eased, &mut bytes);
-            request.effort = asked;
-            app.recent.see(&request);
+            told.write(app, &answer, &mut bytes);
+            app.recent.see(request);
         }
         if is_batch {
             bytes.push(b']');
@@ -184,15 +175,13 @@ pub async fn similar(mut entered: Entered) -> Result<Response, Problem> {
         let document: SimilarRequestDocument = parse(body)?;
         Ok((document.request(&limits)?, document.deadline_ms))
     };
-    let (mut request, deadline_ms) = look_through(body, look).await?;
+    let (request, deadline_ms) = look_through(body, look).await?;
     let due = ticket.due(1, entered.deadline(deadline_ms)).map_err(|refused| app.no_time(refused))?;
     let (loaded, told) = (app.loaded()?, entered.told());
     let job = move |app: &App, loaded: &Loaded| {
-        let eased;
-        (request.effort, eased) = loaded.effort(request.effort, app.pool.effort(), told.began.elapsed());
-        let answer = loaded.engine.similar(&request).map_err(|error| problem_of(&error))?;
+        let answer = loaded.engine.similar(&request, told.pace(app)).map_err(|error| problem_of(&error))?;
         let mut bytes = Vec::with_capacity(2_048);
-        told.write(app, &answer, eased, &mut bytes);
+        told.write(app, &answer, &mut bytes);
         Ok(bytes)
     };
     compute(app, loaded, due, job).await
@@ -216,7 +205,7 @@ pub async fn score(mut entered: Entered) -> Result<Response, Problem> {
     let job = move |app: &App, loaded: &Loaded| {
         let answer = loaded.engine.rank_given(&request, resolved).map_err(|error| problem_of(&error))?;
         let mut bytes = Vec::with_capacity(2_048);
-        told.write(app, &answer, false, &mut bytes);
+        told.write(app, &answer, &mut bytes);
         Ok(bytes)
     };
     compute(app, loaded, due, job).await
@@ -250,12 +239,14 @@ impl Entered {
 }
 
 impl Told {
-    fn write(&self, app: &App, answer: &Answer, eased: bool, bytes: &mut Vec<u8>) {
+    /// What the queue leaves to a request.
+    fn pace(&self, app: &App) -> Pace {
+        Pace { since: self.began, level: app.pool.effort() }
+    }
+
+    fn write(&self, app: &App, answer: &Answer, bytes: &mut Vec<u8>) {
         app.metrics.answered(answer);
         let mut document = RecommendAnswer::of(answer, &self.id);
-        if eased {
-            document.degraded.push("effort:lowered");
-        }
         document.took_us = self.began.elapsed().as_micros() as u64;
         // writing to memory does not fail
         let _ = serde_json::to_writer(bytes, &document);

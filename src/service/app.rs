@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::breaker::Breaker;
-use super::config::Config;
+use super::config::{Config, Run};
 use super::metrics::Metrics;
 use super::pool::{Pool, Refused, Ticket};
 use super::problem::{Kind, Problem};
@@ -70,8 +70,9 @@ impl App {
     pub fn engine_options(&self) -> EngineOptions {
         let store = &self.config.store;
         let store_timeout = Duration::from_millis(store.timeout_ms);
-        let (known_bytes, cache_bytes) = (store.memory_bytes, self.config.run.cache_bytes);
-        EngineOptions { store_timeout, known_bytes, cache_bytes, ..EngineOptions::default() }
+        let Run { ef, recall_floor, cache_bytes, .. } = self.config.run;
+        let known_bytes = store.memory_bytes;
+        EngineOptions { store_timeout, known_bytes, cache_bytes, ef, recall_floor, ..EngineOptions::default() }
     }
 
     /// What is served, or that nothing is yet.

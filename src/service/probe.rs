@@ -61,7 +61,7 @@ fn recall(loaded: &Loaded, record: &[u8], k: usize) -> Result<f64, CatalogError>
     let index = loaded.engine.index();
     let k = k.min(index.len());
     let query = QueryVector::Record(loaded.manifest().codec, record);
-    let options = SearchOptions { k, ef: loaded.efforts.most };
+    let options = SearchOptions { k, ef: loaded.engine.default_ef() };
     let (hits, _) = index.search(query, options, Filter { bits: None, exclude: &[] })?;
     let found: Vec<u32> = hits.iter().map(|hit| hit.node).collect();
     let mut best: Vec<f32> = Vec::with_capacity(k + CHUNK);

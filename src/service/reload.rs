@@ -15,7 +15,7 @@ use super::shape::ReleaseDocument;
 use super::shelf::{GRACE, LoadError, Loaded, find, newest};
 use crate::catalog::Index;
 use crate::codec::Codec;
-use crate::engine::{Diversity, Effort, Engine, EngineError, ItemFilter, SimilarRequest};
+use crate::engine::{Diversity, Effort, Engine, EngineError, ItemFilter, Pace, SimilarRequest};
 use crate::kv::{AnyKv, RedisOptions};
 use crate::store::{Manifest, State, StoreError, UserVectors, current, list};
 
@@ -93,7 +93,7 @@ async fn begin_alone(app: &Arc<App>) {
         let (fingerprint, dim) = (index.fingerprint(), index.dim() as u32);
         let users = UserVectors::nobodys(inside.store.clone(), ns, release, fingerprint, Codec::Int8, dim);
         let engine = Engine::open(index, users, inside.engine_options(), Arc::clone(&inside.live))?;
-        let loaded = Loaded::new(engine, inside.config.run.ef, inside.config.run.recall_floor);
+        let loaded = Loaded::new(engine);
         Ok::<_, LoadError>(Some(Loaded { is_published: false, ..loaded }))
     };
     match tokio::task::spawn_blocking(load).await {
@@ -220,7 +220,7 @@ impl Follower {
                 }
                 None => Engine::open(index, users, app.engine_options(), Arc::clone(&app.live))?,
             };
-            let loaded = Loaded::new(engine, app.config.run.ef, app.config.run.recall_floor);
+            let loaded = Loaded::new(engine);
             warm(&loaded, &app, &handle);
             Ok(loaded)
         });
@@ -260,8 +260,9 @@ fn warm(loaded: &Loaded, app: &App, handle: &tokio::runtime::Handle) {
     let step = (index.len() / most.max(1)).max(1);
     for node in (0..index.len() as u32).step_by(step).take(most) {
         let item = index.id(node).into();
-        let (effort, filter) = (Effort::Ef(loaded.efforts.most), ItemFilter::default());
-        let _ = loaded.engine.similar(&SimilarRequest { item, k: 20, effort, filter, diversity: Diversity::default() });
+        let (filter, diversity) = (ItemFilter::default(), Diversity::default());
+        let request = SimilarRequest { item, k: 20, effort: Effort::Default, filter, diversity };
+        let _ = loaded.engine.similar(&request, Pace::now());
     }
     for request in app.recent.all() {
         let _ = handle.block_on(loaded.engine.recommend(std::slice::from_ref(&request)));

@@ -13,7 +13,7 @@ use arc_swap::ArcSwapOption;
 use super::guarded::Guarded;
 use super::shape::ReleaseDocument;
 use crate::catalog::CatalogError;
-use crate::engine::{Effort, Engine, EngineError};
+use crate::engine::{Engine, EngineError};
 use crate::file::{FileError, Mapped};
 use crate::kv::AnyKv;
 use crate::store::Manifest;
@@ -30,23 +30,12 @@ pub type Store = Guarded<AnyKv>;
 pub struct Loaded {
     /// What answers.
     pub engine: Engine<Store>,
-    /// The efforts of a search that asks for none: on an idle machine, and the least by the recall floor.
-    pub efforts: Efforts,
     /// Whether the store said that this is what should be served. Otherwise it is an index by itself, and nobody is known.
     pub is_published: bool,
     /// When it was loaded.
     pub since: Instant,
     /// The same by the wall clock.
     pub at: SystemTime,
-}
-
-/// How hard a search may and must be worked on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Efforts {
-    /// When there is time.
-    pub most: usize,
-    /// When there is none.
-    pub least: usize,
 }
 
 /// Why a release cannot be served.
@@ -76,14 +65,9 @@ pub enum LoadError {
 }
 
 impl Loaded {
-    /// What answers for a release, with the efforts that its index's profile allows.
-    pub fn new(engine: Engine<Store>, ef: usize, recall_floor: f64) -> Self {
-        let profile = engine.index().profile();
-        let most = if ef > 0 { ef } else { profile.default_ef() };
-        // without a measured recall nothing can be promised, and nothing is lowered
-        let least = profile.ef_for(recall_floor).map_or(most, |ef| most.min(ef as usize));
-        let efforts = Efforts { most, least };
-        Self { engine, efforts, is_published: true, since: Instant::now(), at: SystemTime::now() }
+    /// What answers for a release.
+    pub fn new(engine: Engine<Store>) -> Self {
+        Self { engine, is_published: true, since: Instant::now(), at: SystemTime::now() }
     }
 
     /// The same without the release before it.
@@ -94,18 +78,6 @@ impl Loaded {
     /// Its manifest.
     pub fn manifest(&self) -> &Manifest {
         self.engine.users().manifest()
-    }
-
-    /// The effort of a request of which `spent` is over, when it may be `level` of what it asks for, from 0 to 1, and never
-    /// less than the recall floor allows; and whether it is less than asked for. An `ef` that it names is never lowered.
-    pub fn effort(&self, asked: Effort, level: f64, spent: Duration) -> (Effort, bool) {
-        let ef = match asked {
-            Effort::Ef(_) => return (asked, false),
-            Effort::Default => self.efforts.most,
-            Effort::Recall(_) | Effort::Deadline(_) => self.engine.ef(asked, spent),
-        };
-        let eased = self.efforts.eased(ef, level);
-        (Effort::Ef(eased), eased < ef)
     }
 
     /// What is told of it.
@@ -120,15 +92,6 @@ impl Loaded {
             index_bytes: index.bytes(),
             loaded_s: self.since.elapsed().as_secs(),
         }
-    }
-}
-
-impl Efforts {
-    /// The part of an `ef` that is left at a level: all of it at 1, the least at 0. What is below the least is what was
-    /// asked for.
-    fn eased(self, ef: usize, level: f64) -> usize {
-        let room = ef.saturating_sub(self.least) as f64;
-        ef - (room * (1.0 - level.clamp(0.0, 1.0))).round() as usize
     }
 }
 
@@ -220,20 +183,4 @@ fn indexes(listed: std::fs::ReadDir) -> Vec<PathBuf> {
 fn said(error: &FileError) -> String {
     let text = error.to_string();
     text.split_once(": ").map_or(text.clone(), |(_, rest)| rest.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn easing_lowers_down_to_the_floor_and_never_raises() {
-        let efforts = Efforts { most: 100, least: 40 };
-        let at = |ef| [1.0, 0.99, 0.5, 0.0].map(|level| efforts.eased(ef, level));
-        assert_eq!(at(100), [100, 99, 70, 40]);
-        // more than the service would take by itself is lowered from there
-        assert_eq!(at(500), [500, 495, 270, 40]);
-        assert_eq!(at(40), [40; 4]);
-        assert_eq!(at(10), [10; 4], "who asks for less than the floor gets that");
-    }
 }

@@ -11,8 +11,8 @@ use super::super::problem::Problem;
 use super::condition::ids;
 use super::{FilterDocument, IdDocument, bounded, number, text, within};
 use crate::engine::{
-    Blend, Diversity, Effort, Event, MaxPer, Mix, Mmr, OwnedId, Pin, Quota, Request, ScoreRequest, SimilarRequest,
-    Source,
+    Blend, Diversity, Effort, Event, MAX_MMR_CANDIDATES, MaxPer, Mix, Mmr, OwnedId, Pin, Quota, Request, ScoreRequest,
+    SimilarRequest, Source,
 };
 use crate::store::EventKind;
 
@@ -106,7 +106,7 @@ pub struct ExcludeItemsDocument {
 pub struct DiversityDocument {
     /// Maximal marginal relevance: 1 ranks by score alone, 0 by difference alone.
     pub mmr_lambda: Option<f64>,
-    /// Best items that it chooses from. Ten times `k`.
+    /// Best items that it chooses from, at most 2,000. Ten times `k`, as far as that goes.
     pub candidates: Option<usize>,
     /// At the most so many items of each value of a field.
     pub max_per: BTreeMap<String, usize>,
@@ -327,7 +327,7 @@ impl DiversityDocument {
             }
             (Some(lambda), candidates) => {
                 let lambda = number("diversity.mmr_lambda", lambda, 0.0, 1.0)? as f32;
-                let candidates = candidates.unwrap_or((10 * k).min(limits.candidates));
+                let candidates = candidates.unwrap_or((10 * k).min(MAX_MMR_CANDIDATES).min(limits.candidates));
                 let candidates = within("diversity.candidates", candidates, limits.candidates)?;
                 diversity.mmr = Some(Mmr { lambda, candidates });
             }
