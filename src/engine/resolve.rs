@@ -18,7 +18,8 @@ use crate::store::{
 };
 
 /// Why a page that there should be was not read: what is remembered stands in.
-const PAGE_TROUBLE: [Degraded; 3] = [Degraded::PageUnusable, Degraded::ReleaseRetired, Degraded::StoreSlow];
+const PAGE_TROUBLE: [Degraded; 4] =
+    [Degraded::PageUnusable, Degraded::ReleaseRetired, Degraded::StoreSlow, Degraded::StoreFailed];
 /// No small value is longer: the longest overlay has 65,536 dimensions.
 const LONGEST_VALUE_BYTES: u32 = 1 << 20;
 
@@ -64,12 +65,19 @@ pub(super) struct Resolver<'a, K> {
     pub timeout: Duration,
 }
 
-/// Values in the order that they are asked for.
-struct Values<'a>(std::slice::Iter<'a, Vec<u8>>);
+/// Values in the order that they are asked for, each with an outcome of its own.
+struct Values<'a>(std::slice::Iter<'a, Result<Vec<u8>, KvError>>);
 
 impl<'a> Values<'a> {
-    fn next(&mut self) -> &'a [u8] {
-        self.0.next().map_or(&[], Vec::as_slice)
+    fn next(&mut self) -> Result<&'a [u8], &'a KvError> {
+        self.0.next().map_or(Ok(&[]), |value| value.as_ref().map(Vec::as_slice))
+    }
+
+    /// The next, if there is one. That it cannot be had is said, as `damaged` where that is the key's own fault.
+    fn present(&mut self, damaged: Degraded, degraded: &mut Vec<Degraded>) -> Option<&'a [u8]> {
+        // a key that is not there has no bytes
+        let value = self.next().map_err(|error| say(why(error, damaged), degraded)).ok()?;
+        (!value.is_empty()).then_some(value)
     }
 }
 
@@ -81,10 +89,8 @@ impl<K: Kv> Resolver<'_, K> {
         if ranges.is_empty() {
             return vec![UserSide::default(); asking.len()];
         }
-        let values = match tokio::time::timeout(self.timeout, first.kv().get_ranges(&ranges)).await {
-            Ok(Ok(values)) => values,
-            Ok(Err(KvError::TimedOut { .. })) | Err(_) => return self.without_store(asking, Degraded::StoreSlow),
-            Ok(Err(_)) => return self.without_store(asking, Degraded::StoreFailed),
+        let Ok(values) = tokio::time::timeout(self.timeout, first.kv().get_ranges(&ranges)).await else {
+            return self.without_store(asking);
         };
         let again_until = Instant::now() + self.timeout;
         let mut values = Values(values.iter());
@@ -124,14 +130,17 @@ impl<K: Kv> Resolver<'_, K> {
         let (mut resolved, mut doubtful) = (UserSide::default(), Vec::new());
         if let Some(user) = asking.user.map(OwnedId::as_id) {
             let degraded = &mut resolved.degraded;
-            let overlay = present(values.next())
+            let overlay = values
+                .present(Degraded::OverlayDamaged, degraded)
                 .and_then(|value| or_say(Overlay::of_user(ns, user, value), Degraded::OverlayDamaged, degraded));
             resolved.vector = overlay
                 .and_then(|overlay| self.loaded(overlay, Rung::Overlay, Degraded::OverlayOfOtherRelease, degraded));
-            let session = present(values.next())
+            let session = values
+                .present(Degraded::SessionDamaged, degraded)
                 .and_then(|value| or_say(sessions(ns, user, value), Degraded::SessionDamaged, degraded));
             resolved.session = session.unwrap_or_default();
-            let seen = present(values.next())
+            let seen = values
+                .present(Degraded::SeenDamaged, degraded)
                 .and_then(|value| or_say(Seen::of_user(ns, user, value), Degraded::SeenDamaged, degraded));
             resolved.seen = seen.unwrap_or_default();
             for (at, release) in self.releases.iter().enumerate() {
@@ -140,22 +149,26 @@ impl<K: Kv> Resolver<'_, K> {
                 }
                 let value = values.next();
                 if resolved.vector.is_none() {
-                    match release.found(user, value) {
-                        Ok(record) => resolved.vector = record.map(|record| page_vector(release, record)),
-                        Err(_) => doubtful.push(at),
+                    match value.map(|value| release.found(user, value)) {
+                        Ok(Ok(record)) => resolved.vector = record.map(|record| page_vector(release, record)),
+                        Ok(Err(_)) => doubtful.push(at),
+                        Err(error) => say(why(error, Degraded::PageUnusable), &mut resolved.degraded),
                     }
                 }
             }
             if let Some(first) = self.releases.first().filter(|_| asking.list) {
                 let list = |value| list_of_user(first.manifest(), self.items, user, value);
-                let listed = present(values.next())
-                    .and_then(|value| or_say(list(value), Degraded::ListDamaged, &mut resolved.degraded));
+                let degraded = &mut resolved.degraded;
+                let listed = values
+                    .present(Degraded::ListDamaged, degraded)
+                    .and_then(|value| or_say(list(value), Degraded::ListDamaged, degraded));
                 resolved.listed = listed.unwrap_or_default();
             }
         }
         if let Some(segment) = asking.segment {
             let degraded = &mut resolved.degraded;
-            let vector = present(values.next())
+            let vector = values
+                .present(Degraded::SegmentUnusable, degraded)
                 .and_then(|value| or_say(Overlay::of_segment(ns, segment, value), Degraded::SegmentUnusable, degraded));
             resolved.segment =
                 vector.and_then(|vector| self.loaded(vector, Rung::Segment, Degraded::SegmentUnusable, degraded));
@@ -207,8 +220,9 @@ impl<K: Kv> Resolver<'_, K> {
         }
     }
 
-    fn without_store(&self, asking: &[Asking<'_>], trouble: Degraded) -> Vec<UserSide> {
-        let resolved = |one| UserSide { vector: self.remembered(one), degraded: vec![trouble], ..UserSide::default() };
+    fn without_store(&self, asking: &[Asking<'_>]) -> Vec<UserSide> {
+        let degraded = || vec![Degraded::StoreSlow];
+        let resolved = |one| UserSide { vector: self.remembered(one), degraded: degraded(), ..UserSide::default() };
         asking.iter().map(resolved).collect()
     }
 
@@ -225,9 +239,20 @@ fn page_vector<K: Kv>(release: &UserVectors<K>, record: Vec<u8>) -> UserVector {
     UserVector { fingerprint: manifest.fingerprint, codec: manifest.codec, record, rung: Rung::Page, made_s: None }
 }
 
-/// A key that is not there has no bytes.
-fn present(value: &[u8]) -> Option<&[u8]> {
-    (!value.is_empty()).then_some(value)
+/// What it means that a value could not be had.
+fn why(error: &KvError, damaged: Degraded) -> Degraded {
+    match error {
+        KvError::TimedOut { .. } => Degraded::StoreSlow,
+        KvError::WrongType { .. } => damaged,
+        _ => Degraded::StoreFailed,
+    }
+}
+
+/// Says it once: a store that is away keeps every value.
+fn say(trouble: Degraded, degraded: &mut Vec<Degraded>) {
+    if !degraded.contains(&trouble) {
+        degraded.push(trouble);
+    }
 }
 
 fn or_say<T>(read: Result<T, StoreError>, trouble: Degraded, degraded: &mut Vec<Degraded>) -> Option<T> {

@@ -124,8 +124,18 @@ pub(super) trait Servers: Send + Sync {
     /// Its address, for messages.
     fn home(&self) -> &str;
 
-    /// The replies in the order of the commands, for a pair the second; or the first error.
-    fn send(&self, lane: Lane, commands: &[Command<'_>]) -> impl Future<Output = Result<Vec<Value>, KvError>> + Send;
+    /// The replies in the order of the commands, for a pair the second; each by itself may be an error. A load that ends
+    /// with one may leave out what comes after it.
+    fn send_each(
+        &self,
+        lane: Lane,
+        commands: &[Command<'_>],
+    ) -> impl Future<Output = Vec<Result<Value, KvError>>> + Send;
+
+    /// All replies, or the first error.
+    fn send(&self, lane: Lane, commands: &[Command<'_>]) -> impl Future<Output = Result<Vec<Value>, KvError>> + Send {
+        async move { self.send_each(lane, commands).await.into_iter().collect() }
+    }
 
     /// Does `write` if the value of `key` is `expected` at that moment; whether it did.
     fn if_equal(&self, key: &[u8], expected: &[u8], write: &Cmd) -> impl Future<Output = Result<bool, KvError>> + Send;
@@ -145,13 +155,14 @@ impl<S: Servers> Kv for S {
         self.send(Lane::Requests, &commands).await?.into_iter().map(value).collect()
     }
 
-    async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
+    async fn get_ranges(&self, ranges: &[KeyRange]) -> Vec<Result<Vec<u8>, KvError>> {
         let commands: Vec<_> = ranges.iter().map(Command::Range).collect();
         let bytes = |reply| match reply {
-            Value::BulkString(bytes) => Ok(bytes),
-            other => Err(wrong(self.home(), "bytes", &other)),
+            Ok(Value::BulkString(bytes)) => Ok(bytes),
+            Ok(other) => Err(wrong(self.home(), "bytes", &other)),
+            Err(error) => Err(error),
         };
-        self.send(Lane::Requests, &commands).await?.into_iter().map(bytes).collect()
+        self.send_each(Lane::Requests, &commands).await.into_iter().map(bytes).collect()
     }
 
     async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {
@@ -244,8 +255,11 @@ pub(super) fn explain(home: &str, limit_ms: u64, error: RedisError) -> KvError {
         _ => {
             // in a transaction the reason stands behind EXECABORT
             let reasons = error.into_server_errors().unwrap_or_default();
-            if reasons.iter().any(|(_, reason)| reason.code() == "OOM") {
+            let is = |code: &str| reasons.iter().any(|(_, reason)| reason.code() == code);
+            if is("OOM") {
                 KvError::OutOfMemory { home, words }
+            } else if is("WRONGTYPE") {
+                KvError::WrongType { home, words }
             } else {
                 KvError::Refused { home, words }
             }

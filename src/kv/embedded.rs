@@ -160,8 +160,8 @@ impl Kv for EmbeddedKv {
         })
     }
 
-    async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
-        self.read(|snapshot| {
+    async fn get_ranges(&self, ranges: &[KeyRange]) -> Vec<Result<Vec<u8>, KvError>> {
+        let found = self.read(|snapshot| {
             let (values, deadlines) = (snapshot.open_table(VALUES)?, snapshot.open_table(DEADLINES)?);
             let now = now_ms();
             let part = |range: &KeyRange| {
@@ -170,11 +170,12 @@ impl Kv for EmbeddedKv {
                     let start = (range.start as usize).min(end);
                     value[start..end].to_vec()
                 };
-                let found = live(&values, &deadlines, &range.key, now, cut)?;
+                let found = live(&values, &deadlines, &range.key, now, cut).map_err(|e| trouble(&self.path, &e))?;
                 Ok(found.unwrap_or_default())
             };
-            ranges.iter().map(part).collect()
-        })
+            Ok(ranges.iter().map(part).collect())
+        });
+        found.unwrap_or_else(|error| vec![Err(error); ranges.len()])
     }
 
     async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {

@@ -1,7 +1,7 @@
 //! What can go wrong behind [`Kv`](super::Kv), with what to do about it.
 
 /// A failure of a key-value home. `home` is its address, never with a password.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KvError {
     /// No connection.
@@ -30,7 +30,17 @@ pub enum KvError {
         /// The server's own words.
         words: String,
     },
-    /// The server refused a command for another reason (login, rights, read-only replica, loading, wrong type).
+    /// The key holds something of another type than this program writes.
+    #[error(
+        "{home} refused a command: {words}; another program writes such keys: give one of the two its own namespace"
+    )]
+    WrongType {
+        /// The server's address.
+        home: String,
+        /// The server's own words.
+        words: String,
+    },
+    /// The server refused a command for another reason (login, rights, read-only replica, loading).
     #[error("{home} refused a command: {words}")]
     Refused {
         /// The server's address.

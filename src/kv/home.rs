@@ -83,7 +83,7 @@ impl Kv for AnyKv {
         any!(self, kv => kv.get_many(keys))
     }
 
-    async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
+    async fn get_ranges(&self, ranges: &[KeyRange]) -> Vec<Result<Vec<u8>, KvError>> {
         any!(self, kv => kv.get_ranges(ranges))
     }
 

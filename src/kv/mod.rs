@@ -77,9 +77,10 @@ pub trait Kv: Send + Sync {
     /// The values of `keys`, `None` where there is none.
     fn get_many(&self, keys: &[Vec<u8>]) -> impl Future<Output = Result<Vec<Option<Vec<u8>>>, KvError>> + Send;
 
-    /// Parts of values. A missing key and a range past the end both give no bytes: a caller that must tell them apart
-    /// has to know the value's length.
-    fn get_ranges(&self, ranges: &[KeyRange]) -> impl Future<Output = Result<Vec<Vec<u8>>, KvError>> + Send;
+    /// Parts of values, each with an outcome of its own: a server of a cluster that is lost, or a key of another type,
+    /// takes nothing from the others. A missing key and a range past the end both give no bytes: a caller that must tell
+    /// them apart has to know the value's length.
+    fn get_ranges(&self, ranges: &[KeyRange]) -> impl Future<Output = Vec<Result<Vec<u8>, KvError>>> + Send;
 
     /// Writes every entry; with `ttl`, each expires that long after its own write. Without it, an older TTL is removed.
     /// Every reply is checked. The TTL is rounded down to a millisecond, and up to one.

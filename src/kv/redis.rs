@@ -79,9 +79,9 @@ impl Servers for RedisKv {
         self.node.home()
     }
 
-    async fn send(&self, lane: Lane, commands: &[Command<'_>]) -> Result<Vec<Value>, KvError> {
+    async fn send_each(&self, lane: Lane, commands: &[Command<'_>]) -> Vec<Result<Value, KvError>> {
         let answers = self.node.send(lane, commands, false).await;
-        answers.into_iter().collect::<Result<_, _>>().map_err(|e| self.node.explain(lane, e))
+        answers.into_iter().map(|answer| answer.map_err(|e| self.node.explain(lane, e))).collect()
     }
 
     async fn if_equal(&self, key: &[u8], expected: &[u8], write: &Cmd) -> Result<bool, KvError> {

@@ -49,7 +49,7 @@ impl App {
         let threads = if config.run.threads == 0 { cores } else { config.run.threads };
         let pause = Duration::from_millis(config.store.breaker_pause_ms);
         let (metrics, breaker) = (Arc::default(), Arc::new(Breaker::new(config.store.breaker_failures, pause)));
-        let (address, timeout) = (config.redacted().store.address, Duration::from_millis(config.store.timeout_ms));
+        let (address, timeout) = (config.redacted().store.address, store_timeout(&config));
         let began = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             shelf: Shelf::default(),
@@ -69,7 +69,7 @@ impl App {
     /// How engines answer.
     pub fn engine_options(&self) -> EngineOptions {
         let store = &self.config.store;
-        let store_timeout = Duration::from_millis(store.timeout_ms);
+        let store_timeout = store_timeout(&self.config);
         let Run { ef, recall_floor, cache_bytes, .. } = self.config.run;
         let known_bytes = store.memory_bytes;
         EngineOptions { store_timeout, known_bytes, cache_bytes, ef, recall_floor, ..EngineOptions::default() }
@@ -152,6 +152,12 @@ impl App {
         }
         metrics.text()
     }
+}
+
+/// For a call that asks several servers: each is waited for as long as the configuration says, and a quarter more is for
+/// the answers of the others, which are not to be lost with the one that hangs.
+fn store_timeout(config: &Config) -> Duration {
+    Duration::from_millis(config.store.timeout_ms) * 5 / 4
 }
 
 /// One of the requests in flight.

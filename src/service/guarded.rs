@@ -77,7 +77,9 @@ impl<K: Kv> Guarded<K> {
         self.metrics.store_called(call, began.elapsed(), error);
         match error {
             // a server that refuses is there
-            None | Some(KvError::OutOfMemory { .. } | KvError::Refused { .. }) => self.breaker.succeeded(),
+            None | Some(KvError::OutOfMemory { .. } | KvError::WrongType { .. } | KvError::Refused { .. }) => {
+                self.breaker.succeeded();
+            }
             Some(_) => self.breaker.failed(),
         }
         outcome
@@ -89,8 +91,29 @@ impl<K: Kv> Kv for Guarded<K> {
         self.read(|kv| kv.get_many(keys)).await
     }
 
-    async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
-        self.read(|kv| kv.get_ranges(ranges)).await
+    async fn get_ranges(&self, ranges: &[KeyRange]) -> Vec<Result<Vec<u8>, KvError>> {
+        let read = async {
+            let kv = self.home()?;
+            let mut answers = kv.get_ranges(ranges).await;
+            let is_away = |answer: &Result<_, _>| matches!(answer, Err(KvError::Unavailable { .. }));
+            let away: Vec<usize> = (0..answers.len()).filter(|&at| is_away(&answers[at])).collect();
+            if !away.is_empty() {
+                let again: Vec<KeyRange> = away.iter().map(|&at| ranges[at].clone()).collect();
+                for (at, answer) in away.into_iter().zip(kv.get_ranges(&again).await) {
+                    answers[at] = answer;
+                }
+            }
+            // a home that has answered anything is there
+            match answers.iter().find_map(|answer| answer.as_ref().err()) {
+                Some(error) if answers.iter().all(Result::is_err) => Err(error.clone()),
+                Some(error) => {
+                    self.metrics.store_failed(Call::Read, error);
+                    Ok(answers)
+                }
+                None => Ok(answers),
+            }
+        };
+        self.guard(Call::Read, read).await.unwrap_or_else(|error| vec![Err(error); ranges.len()])
     }
 
     async fn set_many(&self, entries: Vec<(Vec<u8>, Vec<u8>)>, ttl: Option<Duration>) -> Result<(), KvError> {

@@ -209,15 +209,20 @@ impl Metrics {
     pub(super) fn store_called(&self, call: Call, took: Duration, error: Option<&KvError>) {
         self.store_seconds.get_or_create(&OfCall { call: call.word() }).observe(took.as_secs_f64());
         if let Some(error) = error {
-            let word = match error {
-                KvError::Unavailable { .. } => "unavailable",
-                KvError::TimedOut { .. } => "timed_out",
-                KvError::OutOfMemory { .. } => "out_of_memory",
-                KvError::Refused { .. } => "refused",
-                _ => "other",
-            };
-            self.store_errors.get_or_create(&OfCallError { call: call.word(), error: Word(word) }).inc();
+            self.store_failed(call, error);
         }
+    }
+
+    /// A call failed, or a part of it.
+    pub(super) fn store_failed(&self, call: Call, error: &KvError) {
+        let word = match error {
+            KvError::Unavailable { .. } => "unavailable",
+            KvError::TimedOut { .. } => "timed_out",
+            KvError::OutOfMemory { .. } => "out_of_memory",
+            KvError::WrongType { .. } | KvError::Refused { .. } => "refused",
+            _ => "other",
+        };
+        self.store_errors.get_or_create(&OfCallError { call: call.word(), error: Word(word) }).inc();
     }
 
     pub(super) fn store_refused(&self, call: Call) {

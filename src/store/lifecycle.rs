@@ -389,7 +389,7 @@ pub(super) async fn remove_pages<K: Kv>(
 async fn first_missing<K: Kv>(kv: &K, page_keys: Vec<Vec<u8>>) -> Result<u32, StoreError> {
     let first_byte = |key| KeyRange { key, start: 0, end: 1 };
     let ranges: Vec<KeyRange> = page_keys.into_iter().map(first_byte).collect();
-    let found = kv.get_ranges(&ranges).await?;
+    let found = kv.get_ranges(&ranges).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(found.iter().position(Vec::is_empty).unwrap_or(0) as u32)
 }
 
@@ -400,7 +400,9 @@ pub(super) async fn count_pages<K: Kv>(kv: &K, ns: &str, entry: &Entry) -> Resul
         let pages = first..entry.pages.min(first.saturating_add(LOOK_PAGES));
         let byte = |page| KeyRange { key: keys::page(ns, &entry.keys, page), start: 0, end: 1 };
         let ranges: Vec<KeyRange> = pages.map(byte).collect();
-        found += kv.get_ranges(&ranges).await?.iter().filter(|bytes| !bytes.is_empty()).count() as u64;
+        for bytes in kv.get_ranges(&ranges).await {
+            found += u64::from(!bytes?.is_empty());
+        }
     }
     Ok(found)
 }

@@ -120,7 +120,7 @@ impl<K: Kv> UserVectors<K> {
             KeyRange { key: self.key(at.page), start, end: start + slot_bytes }
         };
         let ranges: Vec<KeyRange> = places.iter().flatten().map(range).collect();
-        Ok(self.kv.get_ranges(&ranges).await?)
+        Ok(self.kv.get_ranges(&ranges).await.into_iter().collect::<Result<_, _>>()?)
     }
 
     /// What was fetched, looked through. Slots and pages of `kin` are no user's, and no fault.

@@ -8,5 +8,6 @@ mod support;
 
 mod failover;
 mod guard;
+mod lost;
 mod memory;
 mod routing;

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::support::double::{Between, Double};
-use crate::support::embedded;
 use crate::support::world::{DIM, ITEMS, NS, USERS, World, rows, shape};
+use crate::support::{RedisServer, embedded};
 use tonnage::catalog::Index;
 use tonnage::codec::{Codec, Metric};
 use tonnage::engine::{
@@ -14,7 +14,7 @@ use tonnage::engine::{
 };
 use tonnage::input::Id;
 use tonnage::kv::{EmbeddedKv, Kv, KvError};
-use tonnage::store::{EventKind, Overlay, UserVectors, overlay_key, put_overlays, seen_key, session_key};
+use tonnage::store::{EventKind, Overlay, UserVectors, overlay_key, put_overlays, seen_key, segment_key, session_key};
 
 /// What a store does instead of its work.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -196,6 +196,56 @@ async fn a_store_that_fails_or_is_silent_is_answered_from_memory_and_said() {
         let answer = engine.recommend_one(&Stage::request(3)).await.unwrap();
         assert_eq!((answer.vector.rung, answer.degraded), (Rung::Page, vec![]), "and back again");
     }
+}
+
+#[tokio::test]
+async fn keys_of_another_type_are_the_trouble_of_their_users_alone() {
+    let server = RedisServer::start(&[]);
+    let (world, kv) = (World::dot(), server.connect().await);
+    let first = world.engine(&kv).await;
+    let options = EngineOptions { store_timeout: Duration::from_mins(1), ..EngineOptions::default() };
+    let (index, users) = (Index::open(first.index().path()).unwrap(), first.users().clone());
+    let engine = Engine::open(index, users, options, Arc::new(Live::default())).unwrap();
+    let own = |user: usize, key: fn(&str, Id) -> Vec<u8>| key(NS, Stage::user(user).as_id());
+    let page = engine.users().range(Stage::user(0).as_id()).unwrap().key;
+    for key in [own(1, overlay_key), own(2, session_key), own(3, seen_key), segment_key(NS, "odd")] {
+        server.say(&format!("HSET {} field value", String::from_utf8(key).unwrap())).unwrap();
+    }
+    let requests: Vec<Request> = (0..USERS).map(Stage::request).collect();
+    let segment = Request { segment: Some("odd".to_owned()), ..Stage::request(9) };
+    let expected =
+        [vec![], vec![Degraded::OverlayDamaged], vec![Degraded::SessionDamaged], vec![Degraded::SeenDamaged]];
+    let batch: Vec<Request> = requests.iter().cloned().chain([segment]).collect();
+    let well: Vec<Answer> = engine.recommend(&batch).await.into_iter().map(Result::unwrap).collect();
+    for (user, answer) in well.iter().enumerate() {
+        let says = if user == USERS {
+            vec![Degraded::SegmentUnusable]
+        } else {
+            expected.get(user).cloned().unwrap_or_default()
+        };
+        assert_eq!((answer.vector.rung, &answer.degraded), (Rung::Page, &says), "{user}");
+    }
+    // a page takes its own users down, to what this process has seen of them, and nobody else
+    server.say(&format!("DEL {}", String::from_utf8(page.clone()).unwrap())).unwrap();
+    server.say(&format!("HSET {} field value", String::from_utf8(page.clone()).unwrap())).unwrap();
+    engine.put_overlay(&Stage::user(0), &world.users[..DIM], HOUR).await.unwrap();
+    let after: Vec<Answer> = engine.recommend(&requests).await.into_iter().map(Result::unwrap).collect();
+    let mut lost = 0;
+    for (user, (answer, well)) in after.iter().zip(&well).enumerate().skip(4) {
+        if engine.users().range(Stage::user(user).as_id()).unwrap().key == page {
+            assert_eq!(
+                (answer.vector.rung, &answer.degraded),
+                (Rung::LastKnown, &vec![Degraded::PageUnusable]),
+                "{user}"
+            );
+            lost += 1;
+        } else {
+            assert_eq!((answer.vector.rung, &answer.degraded), (Rung::Page, &vec![]), "{user}");
+        }
+        assert_eq!(answer.items, well.items, "{user}");
+    }
+    assert!(lost > 0);
+    assert_eq!((after[0].vector.rung, &after[0].degraded), (Rung::Overlay, &vec![]), "nobody asks for its page");
 }
 
 #[tokio::test]

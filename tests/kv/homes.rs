@@ -41,6 +41,10 @@ async fn a_value_comes_back_and_a_missing_one_does_not<K: Kv>(kv: K) {
     assert_eq!(got, [Some(bytes.clone()), None, Some(vec![]), Some(bytes)]);
 }
 
+async fn parts<K: Kv>(kv: &K, asked: &[KeyRange]) -> Vec<Vec<u8>> {
+    kv.get_ranges(asked).await.into_iter().collect::<Result<_, _>>().unwrap()
+}
+
 async fn ranges_are_cut_at_the_end_of_the_value<K: Kv>(kv: K) {
     put(&kv, "page", b"0123456789", None).await;
     let range = |name: &str, start, end| KeyRange { key: key(name), start, end };
@@ -54,7 +58,7 @@ async fn ranges_are_cut_at_the_end_of_the_value<K: Kv>(kv: K) {
         range("none", 0, 4),
         range("page", 0, 10),
     ];
-    let got = kv.get_ranges(&asked).await.unwrap();
+    let got = parts(&kv, &asked).await;
     let expected: [&[u8]; 8] = [b"234", b"89", b"", b"", b"", b"", b"", b"0123456789"];
     assert_eq!(got, expected);
 }
@@ -66,7 +70,7 @@ async fn a_ttl_hides_the_value_when_it_is_over<K: Kv>(kv: K) {
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert_eq!(get(&kv, "short").await, None);
     let range = KeyRange { key: key("short"), start: 0, end: 1 };
-    assert_eq!(kv.get_ranges(&[range]).await.unwrap(), [b""]);
+    assert_eq!(parts(&kv, &[range]).await, [b""]);
     assert_eq!(kv.delete_many(&[key("short")]).await.unwrap(), 0);
     assert_eq!(get(&kv, "long").await, Some(b"y".to_vec()));
     assert!(kv.compare_and_set(b"short", None, b"again", None).await.unwrap());
@@ -164,7 +168,7 @@ async fn entries_may_expire_each_at_its_own_time<K: Kv>(kv: K) {
 
 async fn empty_calls_do_nothing<K: Kv>(kv: K) {
     assert!(kv.get_many(&[]).await.unwrap().is_empty());
-    assert!(kv.get_ranges(&[]).await.unwrap().is_empty());
+    assert!(kv.get_ranges(&[]).await.is_empty());
     kv.set_many(vec![], None).await.unwrap();
     kv.set_expiring(vec![]).await.unwrap();
     assert_eq!(kv.delete_many(&[]).await.unwrap(), 0);

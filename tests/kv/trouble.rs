@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::RedisServer;
-use tonnage::kv::{AnyKv, EmbeddedKv, Kv, KvError, RedisKv, RedisOptions};
+use tonnage::kv::{AnyKv, EmbeddedKv, KeyRange, Kv, KvError, RedisKv, RedisOptions};
 
 const QUICK: RedisOptions =
     RedisOptions { connect_timeout_ms: 400, response_timeout_ms: 200, bulk_timeout_ms: 300, bulk_bytes: 1 << 20 };
@@ -87,7 +87,13 @@ async fn a_value_of_another_type_is_an_error_and_not_an_absent_one() {
     server.say("HSET h field value").unwrap();
     let kv = server.connect().await;
     let error = refused(kv.get_many(&[b"h".to_vec()]).await);
-    assert!(matches!(&error, KvError::Refused { words, .. } if words.contains("WRONGTYPE")), "{error}");
+    assert!(matches!(&error, KvError::WrongType { words, .. } if words.contains("WRONGTYPE")), "{error}");
+    // of parts of values it is that one's alone
+    kv.set_many(vec![(b"k".to_vec(), b"value".to_vec())], None).await.unwrap();
+    let parts = ["k", "h", "none", "k"].map(|key| KeyRange { key: key.into(), start: 1, end: 3 });
+    let mut got = kv.get_ranges(&parts).await;
+    assert!(matches!(got.remove(1), Err(KvError::WrongType { .. })));
+    assert_eq!(got.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [&b"al"[..], b"", b"al"]);
     // and the next question gets its own answer
     assert_eq!(kv.get_many(&[b"none".to_vec()]).await.unwrap(), [None]);
 }

@@ -31,8 +31,10 @@ impl<K: Kv, B: Between> Kv for Double<K, B> {
         self.kv.get_many(keys).await
     }
 
-    async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
-        self.between.before().await?;
+    async fn get_ranges(&self, ranges: &[KeyRange]) -> Vec<Result<Vec<u8>, KvError>> {
+        if let Err(error) = self.between.before().await {
+            return vec![Err(error); ranges.len()];
+        }
         let found = self.kv.get_ranges(ranges).await;
         self.between.after().await;
         found

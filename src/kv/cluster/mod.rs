@@ -31,7 +31,8 @@ use super::{Kv, KvError, KvStats, Probe, RedisKv, RedisOptions, probe};
 /// A Redis (or Valkey) Cluster. Cheap to clone: clones share connections and the map of slots.
 ///
 /// It belongs to the tokio runtime it was connected on. When a master is lost, reads of its slots fail until its replica
-/// has taken over: after one retry, or after a timeout, for whoever asks has no time to wait. (Unless
+/// has taken over: after one retry, or after a timeout, for whoever asks has no time to wait. Ranges of other slots that
+/// are read in the same call are answered. (Unless
 /// `cluster-require-full-coverage` is `no`, servers refuse all other slots too, in the moment between the loss being
 /// noticed and the election.) Loads, which are [`set_many`](Kv::set_many), [`persist_many`](Kv::persist_many) and
 /// [`delete_many`](Kv::delete_many), try again for three times [`RedisOptions::bulk_timeout_ms`], longer than a failover
@@ -98,25 +99,28 @@ impl ClusterKv {
         try_join_all(probed).await
     }
 
-    /// Commands by the node that is to be asked, and those whose slot nobody serves.
-    fn group(&self, open: Vec<Open>, commands: &[Command<'_>]) -> Result<(Vec<Group>, Vec<Open>), KvError> {
+    /// Commands by the node that is to be asked, and those that there is none for.
+    fn group(&self, open: Vec<Open>, commands: &[Command<'_>]) -> (Vec<Group>, Vec<Open>) {
         let topology = self.shared.topology();
         let mut groups: Vec<Group> = Vec::new();
         let mut unserved = Vec::new();
         for one in open {
-            let Some(address) = one.ask.as_ref().or_else(|| topology.owner(slot_of(commands[one.index].key()))) else {
-                unserved.push(one);
+            let (index, slot) = (one.index, slot_of(commands[one.index].key()));
+            let Some(address) = one.ask.as_ref().or_else(|| topology.owner(slot)) else {
+                unserved.push(Open::after(index, self.shared.unserved(slot)));
                 continue;
             };
             let asking = one.ask.is_some();
             if let Some(group) = groups.iter_mut().find(|group| group.asking == asking && group.address == *address) {
-                group.indices.push(one.index);
-            } else {
-                let node = self.shared.node(address)?;
-                groups.push(Group { address: address.clone(), node, asking, indices: vec![one.index] });
+                group.indices.push(index);
+                continue;
+            }
+            match self.shared.node(address) {
+                Ok(node) => groups.push(Group { address: address.clone(), node, asking, indices: vec![index] }),
+                Err(error) => unserved.push(Open::after(index, error)),
             }
         }
-        Ok((groups, unserved))
+        (groups, unserved)
     }
 
     /// One round: every group at once. Fills `answers` and returns what is still open, and what stood in the way.
@@ -125,33 +129,30 @@ impl ClusterKv {
         lane: Lane,
         commands: &[Command<'_>],
         open: Vec<Open>,
-        answers: &mut [Value],
-    ) -> Result<(Vec<Open>, Trouble), KvError> {
-        let (groups, mut open) = self.group(open, commands)?;
-        let mut trouble = Trouble::default();
-        if let Some(one) = open.first() {
-            trouble.wait = Some(self.shared.unserved(slot_of(commands[one.index].key())));
-        }
+        answers: &mut [Option<Result<Value, KvError>>],
+    ) -> (Vec<Open>, Trouble) {
+        let (groups, mut open) = self.group(open, commands);
+        let mut trouble = Trouble { wait: open.first().and_then(|one| one.error.clone()), ..Trouble::default() };
         let sent = join_all(groups.iter().map(|group| group.send(lane, commands))).await;
         for (group, replies) in groups.iter().zip(sent) {
             let mut replies = replies.into_iter();
             for &index in &group.indices {
-                let ask = match replies.next() {
-                    Some(Ok(reply)) => {
-                        answers[index] = reply;
-                        continue;
-                    }
-                    Some(Err(error)) => self.judge(&error, group, lane, commands[index], &mut trouble),
+                match replies.next() {
+                    Some(Ok(reply)) => answers[index] = Some(Ok(reply)),
+                    Some(Err(error)) => match self.judge(&error, group, lane, commands[index], &mut trouble) {
+                        Ok((ask, error)) => open.push(Open { index, ask, error }),
+                        Err(error) => answers[index] = Some(Err(error)),
+                    },
                     // not sent, because something before it went wrong
-                    None => None,
-                };
-                open.push(Open { index, ask });
+                    None => open.push(Open { index, ask: None, error: None }),
+                }
             }
         }
-        Ok((open, trouble))
+        (open, trouble)
     }
 
-    /// What to do about a command's error: written down in `trouble`, and whom to ask instead.
+    /// What to do about a command's error, written down in `trouble`: it stays open, with whom to ask instead and what
+    /// stands in the way; or that was its answer.
     fn judge(
         &self,
         error: &RedisError,
@@ -159,30 +160,29 @@ impl ClusterKv {
         lane: Lane,
         command: Command<'_>,
         trouble: &mut Trouble,
-    ) -> Option<Address> {
-        let explain = || from.node.explain(lane, error.clone());
+    ) -> Result<(Option<Address>, Option<KvError>), KvError> {
+        let explained = from.node.explain(lane, error.clone());
         // whoever has waited for as long as a request may take does not wait again
         let is_over = lane == Lane::Requests && error.is_timeout();
         match Verdict::of(error, &from.address) {
             Verdict::Ask(to) => {
                 trouble.redirected = true;
-                return Some(to);
+                return Ok((Some(to), None));
             }
             Verdict::Moved(slot, to) => {
                 (trouble.redirected, trouble.map_is_old) = (true, true);
                 self.shared.give(slot, to);
+                return Ok((None, None));
             }
-            Verdict::NotDone => {
-                trouble.wait.get_or_insert_with(explain);
-            }
-            Verdict::Unknown if command.is_repeatable() && !is_over => {
-                trouble.wait.get_or_insert_with(explain);
-            }
+            Verdict::NotDone => {}
+            Verdict::Unknown if command.is_repeatable() && !is_over => {}
             Verdict::Unknown | Verdict::Refused => {
-                trouble.end.get_or_insert_with(explain);
+                trouble.end.get_or_insert_with(|| explained.clone());
+                return Err(explained);
             }
         }
-        None
+        trouble.wait.get_or_insert_with(|| explained.clone());
+        Ok((None, Some(explained)))
     }
 
     /// The node that serves a key.
@@ -199,6 +199,14 @@ struct Open {
     index: usize,
     /// The node that its slot is being moved to, if the answer was `ASK`.
     ask: Option<Address>,
+    /// What stood in the way, if it was not only somewhere else.
+    error: Option<KvError>,
+}
+
+impl Open {
+    fn after(index: usize, error: KvError) -> Self {
+        Self { index, ask: None, error: Some(error) }
+    }
 }
 
 /// Commands for one node.
@@ -216,32 +224,50 @@ impl Group {
     }
 }
 
+/// Answers what has an error of its own by that; everything else too, if there is one for it.
+fn give_up(open: &mut Vec<Open>, answers: &mut [Option<Result<Value, KvError>>], otherwise: Option<&KvError>) {
+    open.retain(|one| {
+        let error = one.error.as_ref().or(otherwise);
+        if let Some(error) = error {
+            answers[one.index] = Some(Err(error.clone()));
+        }
+        error.is_none()
+    });
+}
+
 impl Servers for ClusterKv {
     fn home(&self) -> &str {
         &self.shared.home
     }
 
-    async fn send(&self, lane: Lane, commands: &[Command<'_>]) -> Result<Vec<Value>, KvError> {
-        let mut answers = vec![Value::Nil; commands.len()];
-        let mut open: Vec<Open> = (0..commands.len()).map(|index| Open { index, ask: None }).collect();
+    async fn send_each(&self, lane: Lane, commands: &[Command<'_>]) -> Vec<Result<Value, KvError>> {
+        let mut answers: Vec<Option<Result<Value, KvError>>> = commands.iter().map(|_| None).collect();
+        let mut open: Vec<Open> = (0..commands.len()).map(|index| Open { index, ask: None, error: None }).collect();
         let mut patience = Patience::new(lane, &self.shared.options);
         while !open.is_empty() {
             let trouble;
-            (open, trouble) = self.round(lane, commands, open, &mut answers).await?;
+            (open, trouble) = self.round(lane, commands, open, &mut answers).await;
             if trouble.map_is_old || trouble.wait.is_some() || trouble.end.is_some() {
                 self.shared.refresh_soon().await;
             }
-            if let Some(error) = trouble.end {
-                return Err(error);
+            // a load is done as a whole or not at all
+            if let (Lane::Bulk, Some(error)) = (lane, trouble.end) {
+                return vec![Err(error)];
             }
-            if trouble.redirected {
-                patience.hop(self.shared.astray())?;
+            if trouble.redirected && !patience.hops() {
+                give_up(&mut open, &mut answers, Some(&self.shared.astray()));
             }
-            if let Some(error) = trouble.wait {
-                patience.wait(error).await?;
+            if let Some(error) = trouble.wait
+                && !patience.waits().await
+            {
+                if lane == Lane::Bulk {
+                    return vec![Err(error)];
+                }
+                // what was only somewhere else goes on
+                give_up(&mut open, &mut answers, None);
             }
         }
-        Ok(answers)
+        answers.into_iter().map(|answer| answer.unwrap_or_else(|| Err(self.shared.astray()))).collect()
     }
 
     async fn if_equal(&self, key: &[u8], expected: &[u8], write: &Cmd) -> Result<bool, KvError> {
@@ -260,21 +286,22 @@ impl Servers for ClusterKv {
             let error = node.explain(Lane::Requests, error);
             ask = None;
             match verdict {
-                Verdict::Ask(to) => ask = patience.hop(error).map(|()| Some(to))?,
-                Verdict::Moved(slot, to) => {
-                    patience.hop(error)?;
+                Verdict::Ask(to) if patience.hops() => ask = Some(to),
+                Verdict::Moved(slot, to) if patience.hops() => {
                     self.shared.give(slot, to);
                     self.shared.refresh_soon().await;
                 }
                 Verdict::NotDone => {
                     self.shared.refresh_soon().await;
-                    patience.wait(error).await?;
+                    if !patience.waits().await {
+                        return Err(error);
+                    }
                 }
                 Verdict::Unknown => {
                     self.shared.refresh_soon().await;
                     return Err(error);
                 }
-                Verdict::Refused => return Err(error),
+                Verdict::Ask(_) | Verdict::Moved(..) | Verdict::Refused => return Err(error),
             }
         }
     }

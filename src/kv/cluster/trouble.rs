@@ -24,7 +24,7 @@ pub(super) struct Trouble {
     pub redirected: bool,
     /// And will stay there.
     pub map_is_old: bool,
-    /// Something that may pass.
+    /// Something that may pass, the first of it.
     pub wait: Option<KvError>,
     /// Something that will not, or after which a second try might answer wrongly.
     pub end: Option<KvError>,
@@ -78,26 +78,25 @@ impl Patience {
         Self { lane, hops: 0, waits: 0, total, until: None }
     }
 
-    /// Once more to another node, or `error` if that was the last time.
-    pub fn hop(&mut self, error: KvError) -> Result<(), KvError> {
+    /// Whether to go to another node once more.
+    pub fn hops(&mut self) -> bool {
         self.hops += 1;
-        if self.hops > MOST_HOPS { Err(error) } else { Ok(()) }
+        self.hops <= MOST_HOPS
     }
 
-    /// A request tries once more, at once. A load, until its time is over; it counts from the first trouble.
-    pub async fn wait(&mut self, error: KvError) -> Result<(), KvError> {
+    /// Whether to try again, when it is time to. A request does so once, at once. A load, until its time is over; it counts
+    /// from the first trouble.
+    pub async fn waits(&mut self) -> bool {
         self.waits += 1;
         match self.lane {
-            Lane::Requests if self.waits > 1 => Err(error),
-            Lane::Requests => Ok(()),
+            Lane::Requests => self.waits <= 1,
             Lane::Bulk => {
                 let now = Instant::now();
                 let until = *self.until.get_or_insert_with(|| now.checked_add(self.total).unwrap_or(now));
-                if now >= until {
-                    return Err(error);
+                if now < until {
+                    tokio::time::sleep(PAUSE).await;
                 }
-                tokio::time::sleep(PAUSE).await;
-                Ok(())
+                now < until
             }
         }
     }

@@ -276,7 +276,7 @@ mod tests {
             self.0.delete_many(keys).await
         }
 
-        async fn get_ranges(&self, ranges: &[KeyRange]) -> Result<Vec<Vec<u8>>, KvError> {
+        async fn get_ranges(&self, ranges: &[KeyRange]) -> Vec<Result<Vec<u8>, KvError>> {
             self.0.get_ranges(ranges).await
         }
 
