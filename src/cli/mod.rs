@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod doctor;
 mod inspect;
+mod new_items;
 mod out;
 mod plan;
 mod publish;
@@ -24,6 +25,7 @@ use crate::input::InputError;
 use crate::plan::PlanFileError;
 use crate::plan::cost::CostError;
 use crate::plan::traffic::TrafficError;
+use crate::service::client::ClientError;
 use crate::service::{ConfigError, ServiceError};
 use crate::store::StoreError;
 
@@ -52,7 +54,8 @@ const EXIT_CODES: &str = "Exit codes:
   6  no codec reaches the recall asked for
   7  index and users are of different releases
   8  the release does not fit; nothing was written
-  9  no plan fits the budgets";
+  9  no plan fits the budgets
+  10 a service has not taken all new items";
 
 /// Flags that do not go together.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +116,12 @@ fn code_of(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if cause.is::<plan::NothingFits>() {
         return Some(9);
+    }
+    if cause.is::<new_items::NotTaken>() {
+        return Some(10);
+    }
+    if cause.is::<ClientError>() {
+        return Some(2);
     }
     if let Some(cost) = cause.downcast_ref::<CostError>() {
         return match cost {

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use super::out::{self, Output};
-use super::{Usage, units};
+use super::{Usage, new_items, units};
 use crate::catalog::Index;
 use crate::codec::Codec;
 use crate::engine::users::{Publication, Step, UserSource};
@@ -28,25 +28,30 @@ use crate::store::{
 /// does not fit is refused before anything is written. Everything written is read back and compared before the release
 /// is activated; until then readers see the release before it, and if anything goes wrong nothing of the new one stays.
 ///
+/// With --items and --service it is new items that go to services that run: they are answered from then on, until the
+/// next index is built with them. With --index, a service that serves another release refuses them.
+///
 /// With --item-pages it is the index's item vectors that are loaded, by row, for services that read vectors and do not
 /// search. They go with the users' release of the same name: activated, retired and cleared up with it.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The index that these users will search
-    #[arg(long, value_name = "FILE")]
-    index: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "items")]
+    index: Option<PathBuf>,
     /// User vectors, one a row
-    #[arg(long, value_name = "FILE", required_unless_present = "item_pages")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["item_pages", "items"])]
     users: Option<PathBuf>,
-    /// User ids, one a vector [default: a column of --users, else row numbers]
-    #[arg(long, value_name = "FILE", requires = "users")]
+    /// Ids, one a vector [default: a column of --users or --items, else for users row numbers]
+    #[arg(long, value_name = "FILE", conflicts_with = "item_pages")]
     ids: Option<PathBuf>,
+    #[command(flatten)]
+    new: new_items::NewItems,
     /// Load the index's item vectors into pages, by row, instead of users
     #[arg(long, conflicts_with_all = ["users", "plan"])]
     item_pages: bool,
     /// Where users are kept: redis://host:port/db, redis-cluster://host:port, or the path of an embedded file
-    #[arg(long, value_name = "STORE")]
-    store: String,
+    #[arg(long, value_name = "STORE", required_unless_present = "items")]
+    store: Option<String>,
     /// Prefix of every key
     #[arg(long, default_value = "tonnage")]
     namespace: String,
@@ -79,6 +84,22 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = units::time)]
     grace: Duration,
 }
+
+/// What is about a release in a store, and not about new items for services.
+pub const NOT_WITH_ITEMS: [&str; 12] = [
+    "users",
+    "item_pages",
+    "store",
+    "namespace",
+    "plan",
+    "codec",
+    "release",
+    "no_activate",
+    "budget_bytes",
+    "strategy",
+    "allow_gap",
+    "grace",
+];
 
 /// Each says on standard error what it costs before it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -154,7 +175,11 @@ struct Report<'a> {
 pub fn run(args: &Args, out: Output) -> anyhow::Result<()> {
     let replaces = args.strategy == Some(Way::Replace);
     ensure!(!args.allow_gap || replaces, Usage("--allow-gap belongs to --strategy replace".to_owned()));
-    let index = Index::open(&args.index)?;
+    if let Some(path) = &args.new.items {
+        return new_items::run(path, &args.new, args.index.as_deref(), args.ids.as_deref(), out);
+    }
+    let missing = || Usage("--index and --store are needed".to_owned());
+    let index = Index::open(args.index.as_ref().ok_or_else(missing)?)?;
     let Some(path) = &args.users else {
         return load(args, &index, &Source::Items(&index, args.codec), None, out);
     };
@@ -169,10 +194,11 @@ fn load(args: &Args, index: &Index, source: &Source, way: Option<Publishing>, ou
     let replaces = args.strategy == Some(Way::Replace);
     let release = args.release.as_deref().unwrap_or(&index.meta().release);
     let (one, several) = source.called();
+    let store = args.store.as_deref().unwrap_or_default();
     let started = Instant::now();
     let mut priced = None;
     let manifest = super::runtime()?.block_on(async {
-        let kv = AnyKv::open(&args.store).await?;
+        let kv = AnyKv::open(store).await?;
         let room = Room::of(&kv, args.budget_bytes).await?;
         for what in room.unknown() {
             out::warn(what);
@@ -206,7 +232,7 @@ fn load(args: &Args, index: &Index, source: &Source, way: Option<Publishing>, ou
             }
             Step::Written(done) => bar.set_position(u64::from(done)),
         };
-        let from = args.users.as_ref().unwrap_or(&args.index);
+        let from = args.users.as_deref().unwrap_or(index.path());
         let published = source.publish(&kv, &args.namespace, &publication, &mut tell).await;
         let manifest = published.with_context(|| format!("publishing {}", from.display()))?;
         bar.finish_and_clear();
@@ -218,7 +244,7 @@ fn load(args: &Args, index: &Index, source: &Source, way: Option<Publishing>, ou
         anyhow::Ok(manifest)
     })?;
     let report = Report {
-        store: &args.store,
+        store,
         namespace: &args.namespace,
         of: several,
         active: !args.no_activate,

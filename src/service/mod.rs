@@ -12,6 +12,7 @@ mod app;
 mod body;
 mod breaker;
 mod change;
+pub mod client;
 pub mod config;
 mod guarded;
 mod keys;

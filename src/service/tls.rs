@@ -1,12 +1,12 @@
-//! TLS: a certificate chain and its key, from PEM files.
+//! TLS: a certificate chain and its key, and certificates to trust, from PEM files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{ServerConfig, crypto::ring};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::config::Listen;
 
@@ -22,7 +22,24 @@ pub struct TlsError {
     pub got: String,
 }
 
+const TRUSTED: &str = "certificates to trust in PEM";
 const CHAIN: &str = "a certificate chain in PEM";
+
+/// What shakes hands with a server of which one of these certificates vouches.
+pub fn connector(trusted: &Path) -> Result<TlsConnector, TlsError> {
+    let fault = |got: &dyn ToString| TlsError { path: trusted.into(), expected: TRUSTED, got: got.to_string() };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(trusted).map_err(|error| fault(&error))? {
+        roots.add(certificate.map_err(|error| fault(&error))?).map_err(|error| fault(&error))?;
+    }
+    if roots.is_empty() {
+        return Err(fault(&"none"));
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| fault(&error))?;
+    Ok(TlsConnector::from(Arc::new(config.with_root_certificates(roots).with_no_client_auth())))
+}
 
 /// What shakes hands, if the configuration names a certificate.
 pub fn acceptor(listen: &Listen) -> Result<Option<TlsAcceptor>, TlsError> {

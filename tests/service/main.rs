@@ -10,6 +10,7 @@ mod changes;
 mod config;
 mod faults;
 mod hostile;
+mod new_items;
 mod overload;
 mod reload;
 mod routes;

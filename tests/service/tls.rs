@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::support::serve::{Client, Trained};
+use crate::support::serve::{Client, DIM, Trained};
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Stream};
@@ -46,6 +46,21 @@ fn requests_are_answered_over_tls() {
     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.contains("\"rank\":3"), "{answer}");
     assert!(Client::connect(serving.public).unwrap().ask("GET", "/livez", &[], None).is_err(), "it is not plain");
     assert_eq!(serving.admin_get("/livez").status, 200, "administration is");
+    // new items come over TLS from whoever trusts the certificate
+    let users = crate::support::vectors::numbers(DIM, 2);
+    crate::support::vectors::write_npy(&trained.folder.path().join("new.npy"), &users, DIM);
+    crate::support::vectors::write_ids(&trained.folder.path().join("new.txt"), "new", 1);
+    let (port, trust) = (serving.public.port(), certificate.display());
+    let publish = format!("publish --items new.npy --ids new.txt --service https://localhost:{port} --trust");
+    trained.run(&format!("{publish} {trust}"));
+    assert_eq!(serving.metric("tonnage_added_items"), 1.0);
+    let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(tls.path().join("other.pem"), other.cert.pem()).unwrap();
+    for (trust, code, word) in [("other.pem", 10, "certificate"), ("key.pem", 2, "certificates to trust in PEM")] {
+        let output = trained.command(&format!("{publish} {}", tls.path().join(trust).display())).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(code) && said.contains(word), "{said}");
+    }
     // a key that is none is told at the start
     let line = format!("serve --index indexes --store {} {}", redis.url(), flags(&certificate, &certificate));
     let output = trained.command(&line).output().unwrap();
