@@ -1,20 +1,22 @@
 //! What changes between two builds: which items are available, and items that were added, replaced or deleted.
 //!
 //! Changes are in force when the call returns, and are journalled first, so that they survive a restart, whichever way
-//! the process ends. Availability belongs to an item's id and outlives releases. An added item's vector belongs to one
+//! the process ends. To be in force they have to be in the views that requests are answered from: the one who changes
+//! something has these derived, and those who do so meanwhile wait and share the next turn, so that requests never wait. Availability belongs to an item's id and outlives releases. An added item's vector belongs to one
 //! index; once the next is built with the item in it, the addition is not looked at any more, and is dropped when the
 //! journal is next opened with [`Live::forget_others`].
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
 
 use super::EngineError;
 use super::filter::Clause;
 use super::journal::{Change, Journal};
 use super::lock::Lock;
 use super::request::{OwnedId, check, check_list};
+use super::shelf::Shelf;
 use crate::input::MAX_FIELDS;
 use crate::store::{item_hash, now_s};
 
@@ -60,7 +62,8 @@ pub struct LiveOptions {
     pub most_items: usize,
     /// Bytes of their vectors, ids, tags and numbers.
     pub most_bytes: usize,
-    /// Items that are not available or were deleted. A million.
+    /// Items that are not available or were deleted. A million: with these and as many added as may be, a change is in
+    /// force after 60 ms.
     pub most_hidden: usize,
 }
 
@@ -79,6 +82,15 @@ pub struct Live {
     /// for the state alone, and not for the disk.
     journal: Mutex<Option<Journal>>,
     state: RwLock<State>,
+    shown: Mutex<Shown>,
+}
+
+/// Who shows what changed. Held by whoever has the views derived.
+#[derive(Debug, Default)]
+struct Shown {
+    shelves: Vec<Weak<Shelf>>,
+    /// The version that all of them show.
+    version: u64,
 }
 
 #[derive(Debug, Default)]
@@ -112,7 +124,13 @@ impl Default for Live {
 impl Live {
     /// Without a journal: what changed is forgotten with the process.
     pub fn in_memory(options: LiveOptions) -> Self {
-        Self { options, version: AtomicU64::new(1), journal: Mutex::default(), state: RwLock::default() }
+        Self {
+            options,
+            version: AtomicU64::new(1),
+            journal: Mutex::default(),
+            state: RwLock::default(),
+            shown: Mutex::default(),
+        }
     }
 
     /// With a journal, created when missing and replayed. A torn last write is dropped; then the journal is written anew
@@ -180,22 +198,50 @@ impl Live {
         }
     }
 
+    /// Has a shelf show what changes from now on, for as long as there is one.
+    pub(super) fn show_on(&self, shelf: &Arc<Shelf>) -> Result<(), EngineError> {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        // what changes from here on waits for its turn, and finds it
+        shelf.renew(self)?;
+        shown.shelves.push(Arc::downgrade(shelf));
+        Ok(())
+    }
+
+    /// Has everybody show at least that version.
+    fn show(&self, version: u64) -> Result<(), EngineError> {
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        if shown.version >= version {
+            return Ok(()); // whoever had the turn before has shown it too
+        }
+        let now = self.version();
+        shown.shelves.retain(|shelf| shelf.strong_count() > 0);
+        shown.shelves.iter().filter_map(Weak::upgrade).try_for_each(|shelf| shelf.renew(self))?;
+        shown.version = now;
+        Ok(())
+    }
+
     fn change(&self, changes: Vec<Change>) -> Result<(), EngineError> {
+        let version = self.keep(changes)?;
+        self.show(version)
+    }
+
+    /// Writes changes down and makes them; says which version that is.
+    fn keep(&self, changes: Vec<Change>) -> Result<u64, EngineError> {
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         self.read().check(&changes, &self.options)?;
         if let Some(journal) = &mut *journal {
             journal.append(&changes)?;
         }
-        {
+        let version = {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             changes.into_iter().for_each(|change| state.apply(change));
-            self.version.fetch_add(1, Ordering::AcqRel);
-        }
+            self.version.fetch_add(1, Ordering::AcqRel) + 1
+        };
         if let Some(journal) = journal.as_mut().filter(|journal| journal.is_long()) {
             // whoever reads goes on; whoever changes something waits, once in as many bytes as are written
             journal.compact(&self.read().snapshot());
         }
-        Ok(())
+        Ok(version)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -315,4 +361,53 @@ fn cost(item: &NewItem) -> usize {
     let id = if let OwnedId::Text(text) = &item.id { text.len() } else { 8 };
     let numbers = item.numbers.keys().map(|field| 40 + field.len()).sum::<usize>();
     200 + id + numbers + item.tags.iter().map(|tag| 32 + tag.len()).sum::<usize>() + 5 * item.vector.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::{BuildSpec, Index, build};
+    use crate::codec::Metric;
+    use crate::input::Vectors;
+
+    /// Three items, `0` to `2`.
+    fn index(folder: &Path) -> Index {
+        let mut npy = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+        npy.extend(format!("{:<117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2), }").bytes());
+        npy.extend([1.0_f32, 0.0, 0.0, 1.0, 0.5, 0.5].iter().flat_map(|x| x.to_le_bytes()));
+        std::fs::write(folder.join("items.npy"), npy).unwrap();
+        let items = &Vectors::open(&folder.join("items.npy")).unwrap();
+        build(&BuildSpec::new(items, Metric::Dot), &folder.join("items.tng"), &|_| ()).unwrap().0
+    }
+
+    #[test]
+    fn requests_go_on_with_the_view_they_have_and_a_change_waits_until_all_show_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = Live::default();
+        let shelves = [Shelf::new(index(folder.path()), 0, &live), Shelf::new(index(folder.path()), 0, &live)];
+        let shelves = shelves.map(Result::unwrap);
+        let available = || shelves.each_ref().map(|shelf| shelf.scope().available());
+        let hide = |item| live.set_available(&[(OwnedId::U64(item), false)]);
+        std::thread::scope(|scope| {
+            // somebody has views derived, and it takes long
+            let turn = live.shown.lock().unwrap();
+            let changes = [0, 1].map(|item| scope.spawn(move || hide(item)));
+            while live.version() < 3 {
+                std::thread::yield_now();
+            }
+            assert_eq!(available(), [3, 3], "and did not wait for it");
+            assert!(changes.iter().all(|change| !change.is_finished()));
+            drop(turn);
+            for change in changes {
+                change.join().unwrap().unwrap();
+            }
+        });
+        assert_eq!((available(), live.shown.lock().unwrap().version), ([1, 1], 3));
+        // who comes later shows it from the first, and who goes is let go of
+        let late = Shelf::new(index(folder.path()), 0, &live).unwrap();
+        assert_eq!(late.scope().available(), 1);
+        drop(shelves);
+        hide(2).unwrap();
+        assert_eq!((late.scope().available(), live.shown.lock().unwrap().shelves.len()), (0, 1));
+    }
 }

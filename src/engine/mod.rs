@@ -116,7 +116,7 @@ pub struct Engine<K> {
 /// One release: its index and its users.
 #[derive(Debug)]
 struct Served<K> {
-    shelf: Shelf,
+    shelf: Arc<Shelf>,
     users: UserVectors<K>,
     efforts: Efforts,
 }
@@ -129,7 +129,7 @@ pub struct Resolved {
 }
 
 impl<K: Kv> Served<K> {
-    fn new(index: Index, users: UserVectors<K>, options: &EngineOptions) -> Result<Self, EngineError> {
+    fn new(index: Index, users: UserVectors<K>, options: &EngineOptions, live: &Live) -> Result<Self, EngineError> {
         let manifest = users.manifest();
         if manifest.fingerprint != index.fingerprint() {
             return Err(EngineError::MixedReleases {
@@ -143,7 +143,7 @@ impl<K: Kv> Served<K> {
             return Err(EngineError::Dimensions { expected: index.dim(), got: manifest.dim as usize });
         }
         let efforts = Efforts::of(index.profile(), options.ef, options.recall_floor);
-        Ok(Self { shelf: Shelf::new(index, options.masks_bytes), users, efforts })
+        Ok(Self { shelf: Shelf::new(index, options.masks_bytes, live)?, users, efforts })
     }
 }
 
@@ -160,7 +160,7 @@ impl<K: Kv> Engine<K> {
         options: EngineOptions,
         live: Arc<Live>,
     ) -> Result<Self, EngineError> {
-        let served = Arc::new(Served::new(index, users, &options)?);
+        let served = Arc::new(Served::new(index, users, &options, &live)?);
         let known = Arc::new(Known::new(options.known_bytes));
         let cache = Arc::new(Cache::new(options.cache_bytes, options.cache_ttl));
         Ok(Self { options, served, previous: None, known, speed: Arc::default(), cache, live })
@@ -169,7 +169,7 @@ impl<K: Kv> Engine<K> {
     /// The engine of the next release. This one's index goes on answering for those whose vector is still of its release,
     /// and what this one has learned is kept.
     pub fn succeed(&self, index: Index, users: UserVectors<K>) -> Result<Self, EngineError> {
-        let served = Arc::new(Served::new(index, users, &self.options)?);
+        let served = Arc::new(Served::new(index, users, &self.options, &self.live)?);
         Ok(Self {
             options: self.options,
             served,
@@ -258,7 +258,7 @@ impl<K: Kv> Engine<K> {
         let answer = |(request, user): (&Request, &UserSide)| {
             request.check()?;
             let (home, mut degraded) = self.home(user);
-            let mut answer = self.run(home, pace)?.recommend(request, user)?;
+            let mut answer = self.run(home, pace).recommend(request, user)?;
             answer.timings.resolve_ns = resolve_ns;
             answer.degraded.append(&mut degraded);
             Ok(answer)
@@ -278,7 +278,7 @@ impl<K: Kv> Engine<K> {
     /// Items like one item.
     pub fn similar(&self, request: &SimilarRequest, pace: Pace) -> Result<Answer, EngineError> {
         request.check()?;
-        self.run(&self.served, pace)?.similar(request)
+        self.run(&self.served, pace).similar(request)
     }
 
     /// Given items, ranked for a user; those that there are not, or that are not available, are left out. Without a vector they come in the order
@@ -303,7 +303,7 @@ impl<K: Kv> Engine<K> {
         let Resolved { mut users, resolve_ns } = resolved;
         let user = users.pop().unwrap_or_default();
         let (home, mut degraded) = self.home(&user);
-        let run = self.run(home, Pace::now())?;
+        let run = self.run(home, Pace::now());
         let aim = run.aim(request.blend, &request.session, &user);
         let mut met = HashSet::new();
         let there = run.scope.eligible(&ItemFilter::default())?;
@@ -399,9 +399,9 @@ impl<K: Kv> Engine<K> {
         }
     }
 
-    fn run<'a>(&'a self, served: &'a Served<K>, pace: Pace) -> Result<Run<'a>, EngineError> {
-        let scope: Scope<'a> = served.shelf.scope(&self.live)?;
+    fn run<'a>(&'a self, served: &'a Served<K>, pace: Pace) -> Run<'a> {
+        let scope: Scope<'a> = served.shelf.scope();
         let is_current = std::ptr::eq(served, &raw const *self.served);
-        Ok(Run { scope, is_current, efforts: served.efforts, speed: &self.speed, cache: &self.cache, pace })
+        Run { scope, is_current, efforts: served.efforts, speed: &self.speed, cache: &self.cache, pace }
     }
 }

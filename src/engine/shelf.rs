@@ -2,9 +2,14 @@
 //! built.
 //!
 //! A *pick* is an item of either: a node of the index, or, from the number of nodes upwards, an item that was added.
+//!
+//! The one thing to know: no request derives a view, or waits for one. Whoever changes something has all views show it
+//! before the call returns ([`Live`]); until then requests go on with the view that there is.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
 
 use super::EngineError;
 use super::added::Added;
@@ -25,7 +30,7 @@ pub(super) struct Shelf {
     lookup: Lookup,
     fields: OnceLock<Fields>,
     masks: Masks,
-    view: Mutex<Option<Arc<View>>>,
+    view: ArcSwap<View>,
 }
 
 /// What may be answered at all, as of one version of [`Live`].
@@ -58,37 +63,27 @@ pub(super) struct Eligible {
 }
 
 impl Shelf {
-    pub fn new(index: Index, masks_bytes: usize) -> Self {
+    /// An index that shows what changes from now on.
+    pub fn new(index: Index, masks_bytes: usize, live: &Live) -> Result<Arc<Self>, EngineError> {
         let (lookup, masks) = (Lookup::new(&index), Masks::new(masks_bytes));
-        Self { index, lookup, fields: OnceLock::new(), masks, view: Mutex::default() }
+        let view = ArcSwap::from_pointee(View::of(&index, &lookup, live)?);
+        let shelf = Arc::new(Self { index, lookup, fields: OnceLock::new(), masks, view });
+        live.show_on(&shelf)?;
+        Ok(shelf)
     }
 
     /// The index as it may be answered from now.
-    pub fn scope(&self, live: &Live) -> Result<Scope<'_>, EngineError> {
-        let version = live.version();
-        let mut kept = self.view.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(view) = kept.as_ref().filter(|view| view.version >= version) {
-            return Ok(Scope { shelf: self, view: Arc::clone(view) });
+    pub fn scope(&self) -> Scope<'_> {
+        Scope { shelf: self, view: self.view.load_full() }
+    }
+
+    /// Shows what changed, unless it does already. One at a time.
+    pub fn renew(&self, live: &Live) -> Result<(), EngineError> {
+        if self.view.load().version < live.version() {
+            self.view.store(Arc::new(View::of(&self.index, &self.lookup, live)?));
         }
-        let view = Arc::new(self.derive(live)?);
-        *kept = Some(Arc::clone(&view));
-        Ok(Scope { shelf: self, view })
+        Ok(())
     }
-
-    fn derive(&self, live: &Live) -> Result<View, EngineError> {
-        let n = self.index.len();
-        let change = live.of(self.index.fingerprint());
-        let node = |hash: &u64| self.lookup.get(*hash);
-        let mut mask = Mask::full(n);
-        mask.remove(change.gone.iter().filter_map(node));
-        mask.remove(change.added.iter().filter_map(|item| node(&item_hash(item.id.as_id()))));
-        let items = mask.passing + change.added.len();
-        mask.remove(change.hidden.iter().filter_map(node));
-        let shown = change.added.into_iter().filter(|item| !change.hidden.contains(&item_hash(item.id.as_id())));
-        let added = Added::new(&self.index, shown.collect())?;
-        Ok(View { version: change.version, nodes: (mask.passing < n).then_some(mask), items, added })
-    }
-
     fn fields(&self) -> &Fields {
         self.fields.get_or_init(|| Fields::new(&self.index))
     }
@@ -96,6 +91,22 @@ impl Shelf {
     /// Bytes of the masks that are kept.
     pub fn masks_bytes(&self) -> usize {
         self.masks.bytes()
+    }
+}
+
+impl View {
+    fn of(index: &Index, lookup: &Lookup, live: &Live) -> Result<Self, EngineError> {
+        let n = index.len();
+        let change = live.of(index.fingerprint());
+        let node = |hash: &u64| lookup.get(*hash);
+        let mut mask = Mask::full(n);
+        mask.remove(change.gone.iter().filter_map(node));
+        mask.remove(change.added.iter().filter_map(|item| node(&item_hash(item.id.as_id()))));
+        let items = mask.passing + change.added.len();
+        mask.remove(change.hidden.iter().filter_map(node));
+        let shown = change.added.into_iter().filter(|item| !change.hidden.contains(&item_hash(item.id.as_id())));
+        let added = Added::new(index, shown.collect())?;
+        Ok(Self { version: change.version, nodes: (mask.passing < n).then_some(mask), items, added })
     }
 }
 

@@ -1,11 +1,11 @@
 //! What changes between two builds: availability, and items added, replaced and deleted; in force at once, and still
 //! there after a restart, however the process ended.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::support::embedded;
 use crate::support::world::{DIM, ITEMS, NS, World, rows, shape, tagged};
@@ -23,7 +23,7 @@ pub struct Stage {
     kv: EmbeddedKv,
     index: PathBuf,
     /// Processes that were started over a journal.
-    starts: Cell<usize>,
+    starts: AtomicUsize,
     _folder: tempfile::TempDir,
 }
 
@@ -32,18 +32,18 @@ impl Stage {
         let (kv, folder) = embedded().await;
         let world = World::new(metric, Codec::Int8);
         let index = world.engine(&kv).await.index().path().to_owned();
-        Self { world, kv, index, starts: Cell::new(0), _folder: folder }
+        Self { world, kv, index, starts: AtomicUsize::new(0), _folder: folder }
     }
 
     /// The journal of the process that was started last.
     pub fn journal(&self) -> PathBuf {
-        self.world.path(&format!("live-{}.journal", self.starts.get()))
+        self.world.path(&format!("live-{}.journal", self.starts.load(Relaxed)))
     }
 
     /// What a process has that starts once the one before was killed: that one goes on here, and keeps its journal.
     fn live(&self) -> Live {
         let left = self.journal();
-        self.starts.set(self.starts.get() + 1);
+        self.starts.fetch_add(1, Relaxed);
         if left.exists() {
             fs::copy(left, self.journal()).unwrap();
         }
@@ -254,4 +254,29 @@ async fn additions_belong_to_one_index_and_availability_to_all() {
     assert_eq!(next.live().added_items(), 0);
     let again = stage.live();
     assert!(again.added_items() == 0 && !again.is_available(&item(4)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_changes_something_sees_it_at_once_whoever_else_does_so() {
+    let stage = Arc::new(Stage::new(Metric::Dot).await);
+    let engine = Arc::new(stage.start().await);
+    let changes = (0..4_u32).map(|part| {
+        let (stage, engine) = (Arc::clone(&stage), Arc::clone(&engine));
+        tokio::spawn(async move {
+            for turn in 0..20 {
+                let (own, added) = (item(part * 100 + turn), format!("new-{part}-{turn}"));
+                engine.live().set_available(&[(own.clone(), false)]).unwrap();
+                assert!(!has(&stage.all(&engine).await, &own.to_string()), "{own}");
+                engine.add_items(vec![stage.new_item(&added, 1.0, &[])]).unwrap();
+                assert!(has(&stage.all(&engine).await, &added), "{added}");
+                engine.live().set_available(&[(own.clone(), true)]).unwrap();
+                assert!(has(&stage.all(&engine).await, &own.to_string()), "{own}");
+            }
+        })
+    });
+    for change in changes.collect::<Vec<_>>() {
+        change.await.unwrap();
+    }
+    let answer = stage.all(&engine).await;
+    assert_eq!((answer.items.len(), engine.live().added_items()), (ITEMS + 80, 80));
 }
