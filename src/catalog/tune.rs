@@ -10,12 +10,12 @@ use crate::graph::Tuning;
 
 /// Nanoseconds of a turn of the walk: choosing, and what of the latency of memory is not hidden, of which there is next to
 /// none while codes and links stay in the cache of one core, or near it.
-const TURN_NS: f64 = 150.0;
-const CACHED_TURN_NS: f64 = 20.0;
+const TURN_NS: f64 = 200.0;
+const CACHED_TURN_NS: f64 = 40.0;
 const CACHE_BYTES: usize = 8 << 20;
 /// Nanoseconds of a row: meeting and scoring it, and for each of its cache lines.
-const ROW_NS: f64 = 4.0;
-const LINE_NS: f64 = 3.0;
+const ROW_NS: f64 = 0.5;
+const LINE_NS: f64 = 4.0;
 
 /// What is tried. Narrow beams choose best, and pay where nothing has to be waited for.
 const BEAMS: [usize; 3] = [4, 6, 12];

@@ -30,9 +30,10 @@ impl Metric {
     /// Brings a vector into the form that is stored and queried: unit length for cosine.
     pub fn prepare(self, vector: &mut [f32]) {
         if self == Self::Cosine {
-            let norm = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+            let norm = squared(vector).sqrt();
             if norm > 0.0 {
-                vector.iter_mut().for_each(|x| *x = (f64::from(*x) / norm) as f32);
+                let by = 1.0 / norm;
+                vector.iter_mut().for_each(|x| *x = (f64::from(*x) * by) as f32);
             }
         }
     }
@@ -46,6 +47,16 @@ impl Metric {
     pub fn score(self, ranked_by: f32, query: &[f32]) -> f32 {
         if self == Self::L2 { 2.0 * ranked_by - query.iter().map(|x| x * x).sum::<f32>() } else { ranked_by }
     }
+}
+
+/// The squared length. In lanes, as no compiler may reorder a sum of floats to do so.
+fn squared(vector: &[f32]) -> f64 {
+    let (chunks, rest) = vector.as_chunks::<8>();
+    let mut lanes = [0.0; 8];
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+    }
+    lanes.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>()
 }
 
 impl fmt::Display for Metric {

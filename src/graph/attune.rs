@@ -78,7 +78,7 @@ fn missed(best: &[u32], scratch: &Scratch) -> Vec<(u32, u32)> {
     for &item in best {
         if scratch.visited.has(item) {
             last = Some(item);
-        } else if let Some(from) = last.or(scratch.closed.ids.first().copied()) {
+        } else if let Some(from) = last.or(scratch.closed.ids().first().copied()) {
             links.push((from, item));
             last = Some(item);
         }

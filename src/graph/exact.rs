@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::Filter;
 use super::scratch::{Pool, Scratch, rank};
-use super::walk::{append, room, thin};
+use super::walk::{room, thin};
 use crate::codec::{Many, Matrix, Query};
 use crate::kernel::{self, Kernels, PANEL};
 
@@ -141,7 +141,7 @@ fn scan_words(
         matrix.prefetch(coming);
         matrix.score(kernels, query, ids, scores);
         scratch.distances += ids.len();
-        append(kernels, floor, ids, &scores[..ids.len()], hits);
+        hits.append_above(kernels, floor, ids, &scores[..ids.len()]);
         if hits.len() > keep.saturating_add(CHUNK) {
             floor = thin(kernels, keep, hits, spare);
         }

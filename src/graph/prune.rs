@@ -36,7 +36,7 @@ pub(super) fn select(
     // For L2 a score is the product plus the bias of the row, so a comparison of two queries must add theirs.
     let node_bias = matrix.bias(node);
     while kept.len() < max && alive.len() > 0 {
-        let best = alive.ids[0];
+        let best = alive.ids()[0];
         kept.push(best);
         if kept.len() == max {
             return;
@@ -44,15 +44,7 @@ pub(super) fn select(
         query.prepare_row(matrix, best);
         let bias = matrix.bias(best) - node_bias;
         scores.resize(alive.len().max(scores.len()), 0.0);
-        matrix.score(kernels, query, &alive.ids, scores);
-        let mut left = 0;
-        #[expect(clippy::needless_range_loop, reason = "three arrays are read at the same place")]
-        for at in 1..alive.len() {
-            let (id, score) = (alive.ids[at], alive.scores[at]);
-            (alive.ids[left], alive.scores[left]) = (id, score);
-            left += usize::from(scores[at] + bias < score);
-        }
-        alive.ids.truncate(left);
-        alive.scores.truncate(left);
+        matrix.score(kernels, query, alive.ids(), scores);
+        alive.keep_from(0, |at, _, score| at > 0 && scores[at] + bias < score);
     }
 }

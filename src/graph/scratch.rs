@@ -1,55 +1,95 @@
 //! What one walk needs, kept from one to the next so that a query allocates nothing.
 
 use crate::codec::Query;
+use crate::kernel::Kernels;
 
 /// Candidates as two arrays, so that scores can be scanned by vector instructions.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    pub ids: Vec<u32>,
-    pub scores: Vec<f32>,
+    /// The first `len` of each are the candidates; what follows is room.
+    ids: Vec<u32>,
+    scores: Vec<f32>,
+    len: usize,
 }
 
 impl Pool {
     pub fn clear(&mut self) {
-        self.ids.clear();
-        self.scores.clear();
+        self.len = 0;
     }
 
     pub fn len(&self) -> usize {
-        self.ids.len()
+        self.len
+    }
+
+    pub fn ids(&self) -> &[u32] {
+        &self.ids[..self.len]
+    }
+
+    pub fn scores(&self) -> &[f32] {
+        &self.scores[..self.len]
     }
 
     pub fn push(&mut self, id: u32, score: f32) {
-        self.ids.push(id);
-        self.scores.push(score);
+        self.reserve(1);
+        (self.ids[self.len], self.scores[self.len]) = (id, score);
+        self.len += 1;
     }
 
-    /// Takes in all of another pool, which is empty then.
-    pub fn append(&mut self, other: &mut Self) {
-        self.ids.append(&mut other.ids);
-        self.scores.append(&mut other.scores);
+    /// Appends the candidates above `floor`.
+    pub fn append_above(&mut self, kernels: &Kernels, floor: f32, ids: &[u32], scores: &[f32]) {
+        self.reserve(ids.len());
+        let (rest, rest_scores) = (&mut self.ids[self.len..], &mut self.scores[self.len..]);
+        self.len += kernels.append_above(floor, ids, scores, rest, rest_scores);
+    }
+
+    /// Appends all candidates of another pool.
+    pub fn extend(&mut self, other: &Self) {
+        self.reserve(other.len);
+        self.ids[self.len..][..other.len].copy_from_slice(other.ids());
+        self.scores[self.len..][..other.len].copy_from_slice(other.scores());
+        self.len += other.len;
+    }
+
+    /// Makes room for `more` candidates.
+    fn reserve(&mut self, more: usize) {
+        let room = self.len + more;
+        if self.ids.len() < room {
+            self.ids.resize(2 * room, 0);
+            self.scores.resize(2 * room, 0.0);
+        }
     }
 
     /// The candidates, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, f32)> {
-        self.ids.iter().copied().zip(self.scores.iter().copied())
+        self.ids().iter().copied().zip(self.scores().iter().copied())
     }
 
-    /// Takes out the candidate at `at`; the last one takes its place.
-    pub fn take(&mut self, at: usize) -> (u32, f32) {
-        (self.ids.swap_remove(at), self.scores.swap_remove(at))
-    }
-
-    /// Drops those from place `from` on whose id fails a test.
-    pub fn keep_from(&mut self, from: usize, passes: impl Fn(u32) -> bool) {
-        let mut kept = from;
-        for at in from..self.len() {
-            let (id, score) = (self.ids[at], self.scores[at]);
-            (self.ids[kept], self.scores[kept]) = (id, score);
-            kept += usize::from(passes(id));
+    /// Takes out the candidates at some places; the last ones take their places.
+    pub fn take(&mut self, places: &[u32]) {
+        // Marked first, so that none of them is put in the place of another.
+        places.iter().for_each(|&at| self.scores[at as usize] = f32::NEG_INFINITY);
+        for &at in places {
+            while self.scores().last() == Some(&f32::NEG_INFINITY) {
+                self.len -= 1;
+            }
+            if (at as usize) < self.len {
+                self.len -= 1;
+                (self.ids[at as usize], self.scores[at as usize]) = (self.ids[self.len], self.scores[self.len]);
+            }
         }
-        self.ids.truncate(kept);
-        self.scores.truncate(kept);
+    }
+
+    /// Drops those from place `from` on that fail a test, which is told place, id and score.
+    #[inline(always)]
+    pub fn keep_from(&mut self, from: usize, mut passes: impl FnMut(usize, u32, f32) -> bool) {
+        let (ids, scores) = (&mut self.ids[..self.len], &mut self.scores[..self.len]);
+        let mut kept = from;
+        for at in from..ids.len() {
+            let (id, score) = (ids[at], scores[at]);
+            (ids[kept], scores[kept]) = (id, score);
+            kept += usize::from(passes(at, id, score));
+        }
+        self.len = kept;
     }
 
     /// The candidates, best first; equals by id, so that the order is the same on every machine.
@@ -82,10 +122,17 @@ pub(super) struct Visited {
     len: usize,
 }
 
+/// Words of a run that are cleared in the time of one that lies anywhere.
+const FILLED_PER_CLEARED: usize = 8;
+
 impl Visited {
     /// Forgets everything and makes room for `nodes`.
     pub fn restart(&mut self, nodes: usize) {
-        self.log[..self.len].iter().for_each(|&node| self.bits[node as usize / 64] = 0);
+        if self.len < self.bits.len() / FILLED_PER_CLEARED {
+            self.log[..self.len].iter().for_each(|&node| self.bits[node as usize / 64] = 0);
+        } else {
+            self.bits.fill(0);
+        }
         self.len = 0;
         if self.bits.len() < nodes.div_ceil(64) {
             self.bits.resize(nodes.div_ceil(64), 0);
@@ -110,13 +157,13 @@ impl Visited {
     /// Marks a node; whether it was new.
     pub fn insert(&mut self, node: u32) -> bool {
         let before = self.len;
-        self.insert_all(&[node]);
+        self.insert_all(&[node], |_| ());
         self.len > before
     }
 
-    /// Marks nodes, all below the number given to [`Visited::restart`].
-    #[inline]
-    pub fn insert_all(&mut self, nodes: &[u32]) {
+    /// Marks nodes, all below the number given to [`Visited::restart`], and tells `met` of each before.
+    #[inline(always)]
+    pub fn insert_all(&mut self, nodes: &[u32], met: impl Fn(u32)) {
         let room = self.len + nodes.len();
         if self.log.len() < room {
             self.log.resize(2 * room, 0);
@@ -124,6 +171,7 @@ impl Visited {
         // Slices of its own: where they lie is then not looked up again after every write.
         let (bits, log, mut len) = (&mut self.bits[..], &mut self.log[..], self.len);
         for &node in nodes {
+            met(node);
             debug_assert!((node as usize) < bits.len() * 64);
             // SAFETY: links are below the number of nodes: the builder makes them so and `check::structure` holds
             // files to it; `len` never passes `room`, which the log has.
@@ -157,6 +205,8 @@ pub struct Scratch {
     pub(super) coming: Vec<u32>,
     /// Of the nodes scored last.
     pub(super) scores: Vec<f32>,
+    /// What the finer codec adds to them.
+    pub(super) rest_scores: Vec<f32>,
     pub(super) query: Query,
     /// Nodes that may not be answered, a bit each; clear between searches.
     pub(super) barred: Vec<u64>,
@@ -192,11 +242,23 @@ mod tests {
         for nodes in [3, 3, 200, 70, 1000] {
             visited.restart(nodes);
             let last = nodes as u32 - 1;
-            visited.insert_all(&[last, 0, last, 1, 0]);
+            visited.insert_all(&[last, 0, last, 1, 0], |_| ());
             assert_eq!(visited.since(0), [last, 0, 1], "of {nodes}");
             assert_eq!((0..nodes as u32).filter(|&node| visited.has(node)).count(), 3);
             assert!(!visited.insert(0) && !visited.insert(last));
             assert_eq!((visited.len(), visited.since(2)), (3, &[1][..]));
+        }
+    }
+    #[test]
+    fn taking_leaves_the_others() {
+        for places in [&[0_u32, 1, 2][..], &[9, 0], &[0, 9], &[8, 9, 7], &[3], &[], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]] {
+            let mut pool = Pool::default();
+            (0..10).for_each(|id| pool.push(id, id as f32));
+            pool.take(places);
+            let mut left = Vec::new();
+            pool.sort_into(&mut left);
+            let expected = (0..10).rev().filter(|id| !places.contains(id)).map(|id| (id, id as f32));
+            assert_eq!(left, expected.collect::<Vec<_>>(), "without {places:?}");
         }
     }
 }

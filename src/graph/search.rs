@@ -242,15 +242,14 @@ impl<'a> Searcher<'a> {
                 found.select_nth_unstable_by_key(pool - 1, rank);
                 found.truncate(pool);
             }
-            let Scratch { ids, scores, query: coarse, spare, .. } = scratch;
-            let spare_scores = &mut spare.scores;
+            let Scratch { ids, scores, rest_scores, query: coarse, .. } = scratch;
             ids.clear();
             ids.extend(found.iter().map(|&(node, _)| node));
             finer.prefetch(ids);
             room(scores, ids.len());
             if finer.layout().has_scales() {
                 scores.iter_mut().zip(&*found).for_each(|(score, found)| *score = found.1);
-                residual::refine(&self.matrix, finer, self.kernels, coarse, ids, scores, spare_scores);
+                residual::refine(&self.matrix, finer, self.kernels, coarse, ids, scores, rest_scores);
             } else {
                 finer.score(self.kernels, query, ids, scores);
             }
@@ -280,7 +279,7 @@ fn bar(exclude: &[u32], n: usize, barred: &mut Vec<u64>) {
 fn collect(open: bool, keep: usize, kernels: &Kernels, scratch: &mut Scratch, found: &mut Vec<(u32, f32)>) {
     let Scratch { open: unexpanded, closed, hits, spare, .. } = scratch;
     if open {
-        closed.append(unexpanded);
+        closed.extend(unexpanded);
     }
     let met = if open { closed } else { hits };
     // Most need not be sorted to be told from the best.

@@ -17,7 +17,7 @@ use std::ops::Range;
 use super::links::{Layer, Packed};
 use super::scratch::{Pool, Scratch};
 use crate::codec::{Matrix, Query};
-use crate::kernel::Kernels;
+use crate::kernel::{COLUMNS, Kernels};
 
 /// How far a pool may grow beyond what it must keep before it is thinned.
 const SLACK: usize = 64;
@@ -165,17 +165,15 @@ pub(super) fn walk(
     gate: Option<Gate>,
     scratch: &mut Scratch,
 ) {
-    (scratch.passed, scratch.over) = (0, 0);
+    (scratch.passed, scratch.over, scratch.distances) = (0, 0, 0);
     if let Some(gate) = gate {
         let Scratch { open, hits, .. } = &mut *scratch;
-        let entries = open.ids.iter().zip(&open.scores).filter(|(id, _)| gate.passes(**id));
-        entries.for_each(|(&id, &score)| hits.push(id, score));
+        open.iter().filter(|&(id, _)| gate.passes(id)).for_each(|(id, score)| hits.push(id, score));
     }
     let mut bounds = Bounds { open: f32::NEG_INFINITY, hits: f32::NEG_INFINITY, limit: 0 };
     let (mut gathered, mut scored) = (0, scratch.visited.len());
-    scratch.distances = 0;
     for turn in 0.. {
-        scratch.closed.ids[gathered..].iter().for_each(|&node| layer.prefetch(node));
+        scratch.closed.ids()[gathered..].iter().for_each(|&node| layer.prefetch(node));
         scratch.distances += scratch.visited.len() - scored;
         score(matrix, kernels, effort, gate, scored, &mut bounds, scratch);
         scored = scratch.visited.len();
@@ -210,7 +208,7 @@ fn score(
     room(scores, ids.len());
     let scores = &mut scores[..ids.len()];
     matrix.score(kernels, query, ids, scores);
-    append(kernels, bounds.open, ids, scores, open);
+    open.append_above(kernels, bounds.open, ids, scores);
     // What cannot be expanded any more need not be kept to be expanded.
     let Some(gate) = gate else {
         let keep = effort.keep.max(effort.hops - closed.len());
@@ -221,7 +219,7 @@ fn score(
     };
     if open.len() > bounds.limit.max(left + SLACK) {
         // Expanding those that do not pass brings on others, which must still be there then.
-        let spent: usize = open.ids.iter().map(|&id| gate.costs(id)).sum();
+        let spent: usize = open.ids().iter().map(|&id| gate.costs(id)).sum();
         let keep = (left + spent).min(gate.most.saturating_sub(closed.len()));
         bounds.limit = keep + SLACK;
         if open.len() > bounds.limit {
@@ -229,8 +227,8 @@ fn score(
         }
     }
     let before = hits.len();
-    append(kernels, bounds.hits, ids, scores, hits);
-    hits.keep_from(before, |id| gate.passes(id));
+    hits.append_above(kernels, bounds.hits, ids, scores);
+    hits.keep_from(before, |_, id, _| gate.passes(id));
     // Far from the best scores lie close together: more of them must be kept to be told apart later.
     let keep = effort.keep + *over;
     if hits.len() > keep + SLACK {
@@ -238,7 +236,7 @@ fn score(
     }
 }
 
-/// Moves the best `width` open candidates to `closed`, as far as the effort goes, and asks where their links are.
+/// Moves about the best `width` open candidates to `closed`, as far as the effort goes, and asks where their links are.
 fn choose(
     layer: impl Layer,
     kernels: &Kernels,
@@ -254,44 +252,36 @@ fn choose(
     let Scratch { open, closed, passed, over, .. } = scratch;
     let before = closed.len();
     let left = if gate.is_some() { left } else { effort.hops - before };
-    for _ in 0..width.min(left).min(open.len()) {
-        let (node, score) = open.take(kernels.argmax(&open.scores));
+    let mut places = [0; COLUMNS];
+    let count = kernels.best_of_columns(open.scores(), width.min(left), &mut places);
+    for &at in &places[..count] {
+        let (node, score) = (open.ids()[at as usize], open.scores()[at as usize]);
         layer.ask(node);
         closed.push(node, score);
     }
+    open.take(&places[..count]);
     if let Some(gate) = gate {
-        let chosen = &closed.ids[before..];
+        let chosen = &closed.ids()[before..];
         *passed += chosen.iter().filter(|&&node| gate.passes(node)).count();
         *over += chosen.iter().filter(|&&node| gate.bars(node)).count();
     }
 }
 
-/// Marks the neighbours of some of the closed nodes as visited and asks for the codes of those that are new.
+/// Marks the neighbours of some of the closed nodes as visited and asks for their codes: of all, as most are new, and
+/// which are is not known before the marks are there.
 fn gather(layer: impl Layer, matrix: &Matrix, nodes: Range<usize>, scratch: &mut Scratch) {
     let Scratch { visited, closed, .. } = scratch;
-    for &node in &closed.ids[nodes] {
-        let from = visited.len();
-        visited.insert_all(layer.row(node));
-        matrix.prefetch(visited.since(from));
+    for &node in &closed.ids()[nodes] {
+        visited.insert_all(layer.row(node), |link| matrix.prefetch(&[link]));
     }
-}
-
-/// Appends the candidates above `floor` to a pool.
-pub(super) fn append(kernels: &Kernels, floor: f32, ids: &[u32], scores: &[f32], pool: &mut Pool) {
-    let len = pool.len();
-    pool.ids.resize(len + ids.len(), 0);
-    pool.scores.resize(len + ids.len(), 0.0);
-    let kept = kernels.append_above(floor, ids, scores, &mut pool.ids[len..], &mut pool.scores[len..]);
-    pool.ids.truncate(len + kept);
-    pool.scores.truncate(len + kept);
 }
 
 /// Thins a pool to about its best `keep` (more only among equals) and returns a floor that no later candidate needs
 /// to be below.
 pub(super) fn thin(kernels: &Kernels, keep: usize, pool: &mut Pool, spare: &mut Pool) -> f32 {
-    let floor = floor_of_best(kernels, keep, &pool.scores);
+    let floor = floor_of_best(kernels, keep, pool.scores());
     spare.clear();
-    append(kernels, floor, &pool.ids, &pool.scores, spare);
+    spare.append_above(kernels, floor, pool.ids(), pool.scores());
     std::mem::swap(pool, spare);
     floor
 }

@@ -34,6 +34,9 @@ pub const MAX_DIM: usize = 32_768;
 /// and dimension `j + 32` in its high one, each as `code + 8`.
 pub const INT4_BLOCK: usize = 64;
 
+/// Columns that [`Kernels::best_of_columns`] tells apart.
+pub const COLUMNS: usize = 16;
+
 /// A set of instructions that the kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -67,6 +70,7 @@ pub struct Kernels {
     rescale: unsafe fn(f32, &[f32], &[f32], f32, &mut [f32]) -> u64,
     max_id: unsafe fn(&[u32]) -> u32,
     argmax: unsafe fn(&[f32]) -> usize,
+    best_of_columns: unsafe fn(&[f32], usize, &mut [u32; COLUMNS]) -> usize,
     append_above: unsafe fn(f32, &[u32], &[f32], &mut [u32], &mut [f32]) -> usize,
     count_above: unsafe fn(f32, &[f32]) -> usize,
 }
@@ -216,6 +220,14 @@ impl Kernels {
         // SAFETY: not empty.
         let at = unsafe { (self.argmax)(values) };
         at.min(values.len() - 1) // NaN, which never comes, must not lead outside
+    }
+
+    /// Positions of about the best `width` values, at most [`COLUMNS`], and how many: a column is every sixteenth value,
+    /// and what is found are the best of those that are best in their columns. So one pass finds them, however many, and
+    /// the very best is always among them. Minus infinity never is; values must not be NaN.
+    pub fn best_of_columns(&self, values: &[f32], width: usize, out: &mut [u32; COLUMNS]) -> usize {
+        // SAFETY: no conditions.
+        unsafe { (self.best_of_columns)(values, width, out) }
     }
 
     /// Appends each `(id, score)` with `score > floor` to `out_ids` and `out_scores`, in order, and returns how

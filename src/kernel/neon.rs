@@ -32,6 +32,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     rescale,
     max_id: scalar::max_id, // NEON is on by default: the compiler uses it
     argmax: scalar::argmax,
+    best_of_columns: scalar::best_of_columns,
     append_above: scalar::append_above,
     count_above: scalar::count_above,
 };

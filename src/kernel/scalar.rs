@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::many::{one_by_one, rescale};
-use super::{INT4_BLOCK, Kernels, Level};
+use super::{COLUMNS, INT4_BLOCK, Kernels, Level};
 
 pub(super) static KERNELS: Kernels = Kernels {
     level: Level::Scalar,
@@ -26,6 +26,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     rescale,
     max_id,
     argmax,
+    best_of_columns,
     append_above,
     count_above,
 };
@@ -80,6 +81,32 @@ pub fn argmax(values: &[f32]) -> usize {
         }
     }
     best
+}
+
+/// Of each column the best, the first of equals; of these the best `width`, in their order.
+#[inline(always)]
+pub fn best_of_columns(values: &[f32], width: usize, out: &mut [u32; COLUMNS]) -> usize {
+    let (mut best, mut places) = ([f32::NEG_INFINITY; COLUMNS], [0; COLUMNS]);
+    let (rows, rest) = values.as_chunks::<COLUMNS>();
+    let mut last = best;
+    last[..rest.len()].copy_from_slice(rest);
+    for (row, values) in (0..).zip(rows.iter().chain([&last])) {
+        for column in 0..COLUMNS {
+            let larger = values[column] > best[column];
+            best[column] = if larger { values[column] } else { best[column] };
+            places[column] = if larger { row * COLUMNS + column } else { places[column] };
+        }
+    }
+    let mut better = [0; COLUMNS];
+    for other in best {
+        better.iter_mut().zip(&best).for_each(|(better, &value)| *better += u32::from(other > value));
+    }
+    let mut count = 0;
+    for column in 0..COLUMNS {
+        out[count] = places[column] as u32;
+        count += usize::from(best[column] > f32::NEG_INFINITY && (better[column] as usize) < width);
+    }
+    count.min(width)
 }
 
 /// Copies the pairs whose score is above `floor`.

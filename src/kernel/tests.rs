@@ -203,6 +203,27 @@ fn a_row_outside_the_matrix_is_refused() {
 }
 
 #[test]
+fn the_best_of_columns_are_those_that_sorting_finds() {
+    let mut out = [0; COLUMNS];
+    for len in 0..200 {
+        let scores = floats(len, len as u64);
+        let mut of_columns: Vec<usize> = (0..COLUMNS.min(len))
+            .map(|column| (column..len).step_by(COLUMNS).max_by(|&a, &b| scores[a].total_cmp(&scores[b])).unwrap())
+            .collect();
+        of_columns.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+        for width in 0..=COLUMNS {
+            let count = scalar::best_of_columns(&scores, width, &mut out);
+            let mut got: Vec<usize> = out[..count].iter().map(|&at| at as usize).collect();
+            got.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+            assert_eq!(got, of_columns[..width.min(of_columns.len())], "{width} of {len}");
+        }
+    }
+    // Of equals no more than asked for, and nothing that was taken out.
+    assert_eq!((scalar::best_of_columns(&[1.0; 40], 3, &mut out), &out[..3]), (3, &[0, 1, 2][..]));
+    assert_eq!(scalar::best_of_columns(&[f32::NEG_INFINITY; 40], 3, &mut out), 0);
+}
+
+#[test]
 fn pool_operations_are_the_same_at_every_level() {
     let mut scores = floats(300, 12);
     scores[17] = scores[250]; // equals, to see that the first wins
@@ -218,6 +239,12 @@ fn pool_operations_are_the_same_at_every_level() {
                 let kept = scalar::append_above(floor, ids, scores, &mut want.0, &mut want.1);
                 assert_eq!(kernels.append_above(floor, ids, scores, &mut got.0, &mut got.1), kept);
                 assert_eq!((&got.0[..kept], &got.1[..kept]), (&want.0[..kept], &want.1[..kept]));
+            }
+            for width in [0, 1, 2, 5, 8, COLUMNS] {
+                let (mut got, mut want) = ([0; COLUMNS], [0; COLUMNS]);
+                let count = kernels.best_of_columns(scores, width, &mut got);
+                assert_eq!(count, scalar::best_of_columns(scores, width, &mut want), "{:?} {len}", kernels.level());
+                assert_eq!(got[..count], want[..count], "{:?} {len}", kernels.level());
             }
         }
         assert_eq!(kernels.argmax(&[1.0; 100]), 0);

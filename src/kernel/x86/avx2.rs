@@ -10,7 +10,7 @@ use std::arch::x86_64::*;
 use half::f16;
 
 use super::super::many::{self, one_by_one};
-use super::super::{INT4_BLOCK, Kernels, Level, scalar};
+use super::super::{COLUMNS, INT4_BLOCK, Kernels, Level, scalar};
 use super::reduce::{each_of_eight_f32, each_of_eight_i32, eight_f32, eight_i32};
 
 pub(super) static KERNELS: Kernels = Kernels {
@@ -34,6 +34,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     rescale,
     max_id,
     argmax,
+    best_of_columns,
     append_above,
     count_above,
 };
@@ -286,6 +287,11 @@ unsafe fn append_above(floor: f32, ids: &[u32], scores: &[f32], out_ids: &mut [u
     }
     let (ids, scores) = (&ids[whole..], &scores[whole..]);
     kept + scalar::append_above(floor, ids, scores, &mut out_ids[kept..], &mut out_scores[kept..])
+}
+
+#[target_feature(enable = "avx2,popcnt")]
+unsafe fn best_of_columns(values: &[f32], width: usize, out: &mut [u32; COLUMNS]) -> usize {
+    scalar::best_of_columns(values, width, out)
 }
 
 #[target_feature(enable = "avx2")]

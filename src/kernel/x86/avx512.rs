@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::super::{INT4_BLOCK, Kernels, Level, scalar};
+use super::super::{COLUMNS, INT4_BLOCK, Kernels, Level, scalar};
 use super::many::{many_i4, many_i8, rescale};
 use super::reduce::{sixteen_f32, sixteen_i32};
 
@@ -27,6 +27,7 @@ pub(super) static KERNELS: Kernels = Kernels {
     rescale,
     max_id,
     argmax,
+    best_of_columns,
     append_above,
     count_above,
 };
@@ -290,6 +291,37 @@ unsafe fn argmax(values: &[f32]) -> usize {
     let winners = _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(best, top);
     // When all are minus infinity the first lane still names position 0.
     _mm512_mask_reduce_min_epu32(winners, best_index) as usize
+}
+
+#[target_feature(enable = "avx512f")]
+unsafe fn best_of_columns(values: &[f32], width: usize, out: &mut [u32; COLUMNS]) -> usize {
+    let none = _mm512_set1_ps(f32::NEG_INFINITY);
+    let mut index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let (mut best, mut places) = (none, index);
+    for at in (0..values.len()).step_by(16) {
+        let inside = mask16(values.len() - at);
+        // SAFETY: the mask keeps lanes past the end unread.
+        let value = unsafe { _mm512_mask_loadu_ps(none, inside, values.as_ptr().add(at)) };
+        let larger = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(value, best);
+        best = _mm512_max_ps(best, value);
+        places = _mm512_mask_mov_epi32(places, larger, index);
+        index = _mm512_add_epi32(index, _mm512_set1_epi32(16));
+    }
+    // How many columns each is below: compared with all others, by turning them round.
+    let (mut rank, bits) = (_mm512_setzero_si512(), _mm512_castps_si512(best));
+    macro_rules! against {
+        ($($by:literal)*) => { $(
+            let other = _mm512_castsi512_ps(_mm512_alignr_epi32::<$by>(bits, bits));
+            let below = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(other, best);
+            rank = _mm512_mask_add_epi32(rank, below, rank, _mm512_set1_epi32(1));
+        )* };
+    }
+    against!(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    let above = _mm512_cmp_ps_mask::<_CMP_GT_OQ>(best, none);
+    let chosen = _mm512_mask_cmplt_epu32_mask(above, rank, _mm512_set1_epi32(width as i32));
+    // SAFETY: `out` is as long as the register.
+    unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_maskz_compress_epi32(chosen, places)) };
+    (chosen.count_ones() as usize).min(width)
 }
 
 #[target_feature(enable = "avx512f")]
