@@ -9,7 +9,7 @@ use crate::support::world::{DIM, NS, World, shape};
 use tonnage::catalog::Index;
 use tonnage::codec::Codec;
 use tonnage::engine::{Answer, Degraded, Engine, EngineOptions, Live, OwnedId, Request, Rung};
-use tonnage::kv::{ClusterKv, KeyRange, Kv, KvError, SLOTS, slot_of};
+use tonnage::kv::{ClusterKv, KeyRange, Kv, KvError, RedisOptions, SLOTS, slot_of};
 use tonnage::store::{overlay_key, seen_key, session_key};
 
 const USERS: usize = 2_000;
@@ -48,6 +48,24 @@ async fn ranges_of_the_other_masters_are_answered() {
         }
         assert!(kv.get_many(&keys).await.is_err(), "whoever needs all of them is told");
         cluster.node(1).wait_for("CLUSTER INFO", "cluster_slots_fail:5461");
+    }
+}
+
+#[tokio::test]
+async fn ranges_of_a_master_that_stands_still_are_late_and_no_others() {
+    let cluster = without_failover();
+    let options = RedisOptions { response_timeout_ms: 5_000, ..RedisOptions::default() };
+    let kv = ClusterKv::connect(&cluster.url(), options).await.unwrap();
+    let keys: Vec<Vec<u8>> = (0..30).map(|n| format!("key:{n}").into_bytes()).collect();
+    kv.set_many(keys.iter().map(|key| (key.clone(), key.clone())).collect(), None).await.unwrap();
+    let ranges: Vec<KeyRange> = keys.iter().map(|key| KeyRange { key: key.clone(), start: 0, end: 99 }).collect();
+    assert!(kv.get_ranges(&ranges).await.iter().all(Result::is_ok));
+    cluster.node(0).pause();
+    for (key, got) in keys.iter().zip(kv.get_ranges(&ranges).await) {
+        match got {
+            Ok(bytes) => assert!(bytes == *key && !is_lost(key)),
+            Err(error) => assert!(matches!(error, KvError::TimedOut { .. }) && is_lost(key), "{error}"),
+        }
     }
 }
 
