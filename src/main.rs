@@ -6,9 +6,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use tonnage::cli::{Cli, exit_code, run};
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
