@@ -6,11 +6,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::response::Response;
 
-use super::app::App;
+use super::app::{App, Place};
 use super::body::look_through;
 use super::config::Limits;
 use super::pool::{Due, Ticket};
@@ -32,10 +33,22 @@ use crate::engine::{Answer, EngineError, NumberRange, Pace, Request};
     responses((status = 200, body = RecommendAnswer)))]
 pub async fn recommend(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
-    let (body, limits) = (entered.body().await?, app.config.limits);
-    let (_place, ticket) = app.reserve()?;
+    let limits = app.config.limits;
+    let (body, _place, ticket) = body(&mut entered).await?;
     let asked = look_through(body, move |body| Asked::read(body, &limits)).await?;
     respond(entered, ticket, asked).await
+}
+
+/// The body of a request that is to be computed, and its places. When there are none it hears so before its body is kept;
+/// who sends slowly takes none.
+async fn body(entered: &mut Entered) -> Result<(Bytes, Place, Ticket), Problem> {
+    if let Err(problem) = entered.app.look_for_room() {
+        entered.pass_by().await;
+        return Err(problem);
+    }
+    let body = entered.body().await?;
+    let (place, ticket) = entered.app.reserve()?;
+    Ok((body, place, ticket))
 }
 
 /// What one body asks for.
@@ -169,8 +182,8 @@ async fn respond(entered: Entered, ticket: Ticket, asked: Asked) -> Result<Respo
     responses((status = 200, body = RecommendAnswer), (status = 422, description = "There is no such item")))]
 pub async fn similar(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
-    let (body, limits) = (entered.body().await?, app.config.limits);
-    let (_place, ticket) = app.reserve()?;
+    let limits = app.config.limits;
+    let (body, _place, ticket) = body(&mut entered).await?;
     let look = move |body: &[u8]| {
         let document: SimilarRequestDocument = parse(body)?;
         Ok((document.request(&limits)?, document.deadline_ms))
@@ -192,8 +205,8 @@ pub async fn similar(mut entered: Entered) -> Result<Response, Problem> {
     responses((status = 200, body = RecommendAnswer)))]
 pub async fn score(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
-    let (body, limits) = (entered.body().await?, app.config.limits);
-    let (_place, ticket) = app.reserve()?;
+    let limits = app.config.limits;
+    let (body, _place, ticket) = body(&mut entered).await?;
     let look = move |body: &[u8]| {
         let document: ScoreRequestDocument = parse(body)?;
         Ok((document.request(&limits)?, document.deadline_ms))
@@ -218,8 +231,8 @@ async fn compute(
     due: Due,
     job: impl FnOnce(&App, &Loaded) -> Result<Vec<u8>, Problem> + Send + 'static,
 ) -> Result<Response, Problem> {
-    let inside = Arc::clone(&app);
-    let done = due.run(move || job(&inside, &loaded)).await;
+    let (inside, span) = (Arc::clone(&app), tracing::Span::current());
+    let done = due.run(move || span.in_scope(|| job(&inside, &loaded))).await;
     match done {
         Ok(bytes) => bytes.map(json),
         Err(refused) => Err(app.no_time(refused)),

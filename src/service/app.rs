@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::body::Bodies;
 use super::breaker::Breaker;
 use super::config::{Config, Run};
 use super::metrics::Metrics;
@@ -28,6 +29,8 @@ pub struct App {
     pub breaker: Arc<Breaker>,
     /// The store, which may not have been reached yet.
     pub store: Store,
+    /// The bodies of requests.
+    pub bodies: Arc<Bodies>,
     /// Requests of late.
     pub recent: Recent,
     /// What changed since the index was built.
@@ -57,6 +60,7 @@ impl App {
             store: Store::new(address, timeout, Arc::clone(&breaker), Arc::clone(&metrics)),
             metrics,
             breaker,
+            bodies: Arc::new(Bodies::new(config.limits.bodies_bytes)),
             recent: Recent::new(config.reload.warm),
             live: Arc::new(live),
             draining: Arc::default(),
@@ -90,13 +94,26 @@ impl App {
         self.shelf.put(loaded);
     }
 
+    /// Refuses a request that is to be computed when there is no place for it, before its body takes any.
+    pub fn look_for_room(&self) -> Result<(), Problem> {
+        let in_flight = self.in_flight.load(Relaxed);
+        if in_flight >= self.config.run.in_flight {
+            return Err(self.too_many(in_flight));
+        }
+        self.pool.look_for_room().map_err(|refused| self.no_time(refused))
+    }
+
+    fn too_many(&self, in_flight: usize) -> Problem {
+        self.metrics.refused("in_flight");
+        Problem::new(Kind::Overloaded, format!("{in_flight} requests are in flight"))
+    }
+
     /// A place among the requests in flight, as long as what is returned lives.
     pub fn admit(self: &Arc<Self>) -> Result<Place, Problem> {
         let before = self.in_flight.fetch_add(1, Relaxed);
         let place = Place(Arc::clone(self));
         if before >= self.config.run.in_flight {
-            self.metrics.refused("in_flight");
-            return Err(Problem::new(Kind::Overloaded, format!("{before} requests are in flight")));
+            return Err(self.too_many(before));
         }
         Ok(place)
     }
@@ -146,6 +163,7 @@ impl App {
         metrics.in_flight.set(self.in_flight.load(Relaxed) as i64);
         metrics.effort.set(self.pool.effort());
         metrics.wait_seconds.set(self.pool.wait().as_secs_f64());
+        metrics.body_bytes.set(self.bodies.held() as i64);
         metrics.added_items.set(self.live.added_items() as i64);
         if let Some(loaded) = self.shelf.current() {
             metrics.filter_bytes.set(loaded.engine.masks_bytes() as i64);

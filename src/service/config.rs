@@ -180,13 +180,17 @@ pub struct Limits {
     pub batch: usize,
     /// Bytes of a body. 1 MiB.
     pub body_bytes: usize,
+    /// Bytes of all bodies that are here at a time; whoever sends more is refused. 64 MiB: thirty times what as many requests
+    /// as may be in flight take when each excludes a thousand items.
+    pub bodies_bytes: usize,
     /// Bytes of an id or a tag. 512.
     pub text_bytes: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { k: 1_000, candidates: 10_000, list: 10_000, batch: 256, body_bytes: 1 << 20, text_bytes: 512 }
+        let (body_bytes, bodies_bytes) = (1 << 20, 64 << 20);
+        Self { k: 1_000, candidates: 10_000, list: 10_000, batch: 256, body_bytes, bodies_bytes, text_bytes: 512 }
     }
 }
 
@@ -350,6 +354,7 @@ impl Config {
             ("limits.list", limits.list as u64, 1..=MAX_LIST as u64),
             ("limits.batch", limits.batch as u64, 1..=10_000),
             ("limits.body_bytes", limits.body_bytes as u64, 1..=1 << 30),
+            ("limits.bodies_bytes", limits.bodies_bytes as u64, limits.body_bytes as u64..=1 << 40),
             ("limits.text_bytes", limits.text_bytes as u64, 1..=MAX_ID_BYTES as u64),
             ("run.threads", run.threads as u64, 0..=1_024),
             ("run.in_flight", run.in_flight as u64, count),

@@ -84,6 +84,7 @@ pub struct Metrics {
     pub(super) pending: Gauge,
     pub(super) in_flight: Gauge,
     pub(super) connections: Gauge,
+    pub(super) body_bytes: Gauge,
     pub(super) effort: Gauge<f64, AtomicU64>,
     pub(super) wait_seconds: Gauge<f64, AtomicU64>,
     pub(super) reloads: Family<OfOutcome, Counter>,
@@ -114,6 +115,7 @@ impl Default for Metrics {
             pending: Gauge::default(),
             in_flight: Gauge::default(),
             connections: Gauge::default(),
+            body_bytes: Gauge::default(),
             effort: Gauge::default(),
             wait_seconds: Gauge::default(),
             reloads: Family::default(),
@@ -151,6 +153,7 @@ impl Metrics {
         registry.register("pending", "Requests that wait for a processor or have one", self.pending.clone());
         registry.register("in_flight", "Requests in flight", self.in_flight.clone());
         registry.register("connections", "Connections", self.connections.clone());
+        registry.register_with_unit("body", "Bodies of requests that are here", Unit::Bytes, self.body_bytes.clone());
         registry.register("effort", "1 for all, 0 for the least that the recall floor allows", self.effort.clone());
         let help = "What a request would have to wait for a processor";
         registry.register_with_unit("wait", help, Unit::Seconds, self.wait_seconds.clone());

@@ -104,6 +104,11 @@ impl Pool {
         if self.shared.wait(before) > self.shared.longest_wait { Err(Refused::Busy) } else { Ok(ticket) }
     }
 
+    /// Refuses whoever would have to wait too long for a place that is taken now.
+    pub fn look_for_room(&self) -> Result<(), Refused> {
+        if self.wait() > self.shared.longest_wait { Err(Refused::Busy) } else { Ok(()) }
+    }
+
     /// How hard a request may be worked on now: 1 when there is little to do, 0 when the queue is nearly as long as it
     /// may be. Falls at once, comes back over two seconds.
     pub fn effort(&self) -> f64 {

@@ -114,6 +114,8 @@ pub struct ProblemDocument<'a> {
     pub status: u16,
     /// What about, with what to do.
     pub detail: &'a str,
+    /// What the logs call this request; also the header `X-Request-Id`.
+    pub request_id: &'a str,
 }
 
 impl Problem {
@@ -138,11 +140,12 @@ impl Problem {
     }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+impl Problem {
+    /// The answer to the request of that id.
+    pub fn response(&self, request_id: &str) -> Response {
         let (name, title, status) = self.kind.says();
         let kind = format!("urn:tonnage:problem:{name}");
-        let document = ProblemDocument { kind, title, status: status.as_u16(), detail: &self.detail };
+        let document = ProblemDocument { kind, title, status: status.as_u16(), detail: &self.detail, request_id };
         let body = serde_json::to_vec(&document).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         let headers = response.headers_mut();
@@ -155,7 +158,6 @@ impl IntoResponse for Problem {
             }
             _ => {}
         }
-        response.extensions_mut().insert(self.kind);
         response
     }
 }
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_refusal_says_when_to_come_back() {
-        let response = Problem::new(Kind::Overloaded, "256 in flight").into_response();
+        let response = Problem::new(Kind::Overloaded, "256 in flight").response("mine");
         assert_eq!((response.status().as_u16(), &response.headers()["retry-after"]), (429, &"1".parse().unwrap()));
         assert_eq!(response.headers()["content-type"], "application/problem+json");
     }

@@ -15,6 +15,7 @@ use axum::http::{HeaderValue, header, request::Parts};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
 
 use super::admin::Administration;
 use super::app::App;
@@ -25,6 +26,8 @@ use super::{admin, answer, change, openapi, state};
 
 /// Longest request id that is taken from a client.
 const LONGEST_ID: usize = 128;
+/// The length of a `traceparent` of version 00; those of later versions begin with as much.
+const TRACEPARENT: usize = 55;
 
 /// A request that was let in.
 pub struct Entered {
@@ -47,6 +50,11 @@ impl Entered {
         self.began + Duration::from_millis(ms)
     }
 
+    /// Has no use for the body.
+    pub async fn pass_by(&mut self) {
+        self.body.pass_by().await;
+    }
+
     /// The whole body, which is said to be JSON.
     pub async fn body(&mut self) -> Result<Bytes, Problem> {
         let kind = self.parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
@@ -54,7 +62,11 @@ impl Entered {
         if !kind.is_some_and(|kind| kind.eq_ignore_ascii_case(b"application/json")) {
             return Err(Problem::new(Kind::UnsupportedMediaType, "send `Content-Type: application/json`"));
         }
-        self.body.whole().await
+        let body = self.body.whole().await;
+        if body.as_ref().is_err_and(|problem| problem.kind == Kind::Overloaded) {
+            self.app.metrics.refused("bodies");
+        }
+        body
     }
 }
 
@@ -81,14 +93,16 @@ async fn enter<F: Future<Output = Result<Response, Problem>> + Send>(
     let id = id_of(&app, &parts);
     let allowed = needed.map_or(Ok(()), |right| keys::admit(&app.config.keys, &parts.headers, right));
     let limit = Duration::from_millis(app.config.listen.body_timeout_ms);
-    let body = Upload::new(body, app.config.limits.body_bytes, limit);
+    let body = Upload::new(body, app.config.limits.body_bytes, limit, Arc::clone(&app.bodies));
+    // whatever is logged on account of a request says which it was
+    let span = tracing::error_span!("request", route, id, traceparent = traceparent(&parts));
     let (id_header, slow_ms) = (HeaderValue::from_str(&id), app.config.log.slow_ms);
     let entered = Entered { app: Arc::clone(&app), parts, id: id.clone(), began, body };
     let outcome = match allowed {
-        Ok(()) => handler(entered).await,
+        Ok(()) => handler(entered).instrument(span.clone()).await,
         Err(problem) => Err(problem),
     };
-    let mut response = outcome.unwrap_or_else(IntoResponse::into_response);
+    let mut response = outcome.unwrap_or_else(|problem| problem.response(&id));
     if let Ok(id) = id_header {
         response.headers_mut().insert("x-request-id", id);
     }
@@ -98,12 +112,28 @@ async fn enter<F: Future<Output = Result<Response, Problem>> + Send>(
     let (took, status) = (began.elapsed(), response.status().as_u16());
     app.metrics.done(route, status, took);
     let us = took.as_micros() as u64;
+    let _in_span = span.enter();
     if slow_ms > 0 && took >= Duration::from_millis(slow_ms) {
-        tracing::warn!(route, status, us, request_id = id, "slow");
+        tracing::warn!(status, us, "slow");
     } else {
-        tracing::debug!(route, status, us, request_id = id, "answered");
+        tracing::debug!(status, us, "answered");
     }
     response
+}
+
+/// The part of a W3C trace that a request says it is, if it is well-formed: lower-case hex, no id of zeros alone.
+fn traceparent(parts: &Parts) -> Option<&str> {
+    let given = parts.headers.get("traceparent")?.to_str().ok()?;
+    let (known, later) = given.split_at_checked(TRACEPARENT)?;
+    let mut fields = known.split('-');
+    let mut field = |len: usize| {
+        let hex = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        fields.next().filter(|field| field.len() == len && field.bytes().all(hex))
+    };
+    let (version, trace, parent, _flags) = (field(2)?, field(32)?, field(16)?, field(2)?);
+    let is_sound = version != "ff" && [trace, parent].iter().all(|id| id.bytes().any(|digit| digit != b'0'));
+    let fits = later.is_empty() || version != "00" && later.starts_with('-');
+    (is_sound && fits).then_some(known)
 }
 
 /// The name that the client gave the request, if it is one that can be shown; otherwise one of ours.
@@ -166,4 +196,40 @@ fn with_fallbacks(routes: Router, app: &Arc<App>) -> Router {
     routes
         .method_not_allowed_fallback(refuse(Kind::MethodNotAllowed, "see /openapi.json for the methods of each route"))
         .fallback(refuse(Kind::NotFound, "see /openapi.json for the routes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_is_taken_when_it_is_one() {
+        let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+        let of = |given: &str| {
+            let (parts, ()) =
+                axum::http::Request::builder().header("traceparent", given).body(()).unwrap().into_parts();
+            traceparent(&parts).map(str::to_owned)
+        };
+        let sound = format!("00-{trace}-{parent}-01");
+        assert_eq!((sound.len(), of(&sound)), (TRACEPARENT, Some(sound.clone())));
+        let later = format!("cc-{trace}-{parent}-01");
+        // what comes after is another version's, however long it is
+        assert_eq!(of(&format!("{later}-{}", "x".repeat(10_000))), Some(later.clone()));
+        let zeros = |len| "0".repeat(len);
+        let wrong = [
+            format!("{sound}-more"),
+            format!("{later}more"),
+            format!("ff-{trace}-{parent}-01"),
+            format!("00-{}-{parent}-01", zeros(32)),
+            format!("00-{trace}-{}-01", zeros(16)),
+            sound.to_uppercase(),
+            sound.replace('-', "_"),
+            format!("00-{parent}-{trace}-01"),
+            sound[..54].to_owned(),
+            String::new(),
+        ];
+        for wrong in wrong {
+            assert_eq!(of(&wrong), None, "{wrong}");
+        }
+    }
 }

@@ -72,6 +72,43 @@ fn effort_falls_to_the_floor_is_never_raised_and_an_ef_that_is_named_stays() {
     assert_eq!(idle.metric("tonnage_effort"), 1.0);
 }
 
+#[test]
+fn a_refusal_waits_for_no_long_body_and_a_connection_outlives_a_short_one() {
+    let (redis, trained) = Trained::online();
+    let patient = "--set store.timeout_ms=60000 --set store.breaker_failures=1000000 --set run.in_flight=1";
+    let serving = trained.serve(&redis.url(), patient);
+    let long = format!("{{\"user_id\":\"{}\"}}", "x".repeat(200_000));
+    let (first, ()) = held(&redis, &serving, || {
+        let mut stream = begin(&serving, "", &long);
+        assert!(read_until(&mut stream, "overloaded").starts_with("HTTP/1.1 429"));
+        assert_eq!(serving.metric("tonnage_body_bytes"), 0.0, "what is refused takes no memory");
+        let mut client = Client::connect(serving.public).unwrap();
+        for _ in 0..3 {
+            assert_eq!(client.ask("POST", "/v1/recommend", &[], Some(ASKED)).unwrap().status, 429);
+        }
+        assert_eq!(client.ask("GET", "/livez", &[], None).unwrap().status, 200);
+    });
+    assert_eq!(first.status, 200);
+}
+
+#[test]
+fn bodies_take_no_more_memory_than_there_is_for_them() {
+    let (redis, trained) = Trained::online();
+    let limits = "--set limits.body_bytes=1000 --set limits.bodies_bytes=1000 --set listen.body_timeout_ms=600000";
+    let serving = trained.serve(&redis.url(), limits);
+    let of = |bytes: usize| format!("{}{ASKED}", " ".repeat(bytes - ASKED.len()));
+    let mut slow = begin(&serving, "", &of(900));
+    slow.write_all(&[b' '; 799]).unwrap();
+    serving.wait_until("most of it is here", || serving.metric("tonnage_body_bytes") == 800.0);
+    assert_eq!(serving.post("/v1/recommend", &of(300)).problem(), "overloaded");
+    assert_eq!(serving.post("/v1/recommend", &of(100)).status, 200);
+    assert_eq!(serving.metric("tonnage_refused_total{reason=\"bodies\"}"), 1.0);
+    slow.write_all(&of(900).as_bytes()[800..]).unwrap();
+    assert!(read_until(&mut slow, "\"items\"").starts_with("HTTP/1.1 200"));
+    serving.wait_until("it is let go", || serving.metric("tonnage_body_bytes") == 0.0);
+    assert_eq!(serving.post("/v1/recommend", &of(300)).status, 200);
+}
+
 /// Sends a head and the first byte of a body, on a connection of its own.
 fn begin(serving: &Serving, head: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(serving.public).unwrap();

@@ -233,10 +233,14 @@ fn pages_follow_one_another(serving: &Serving) {
 
 fn requests_have_names(serving: &Serving) {
     let mut client = Client::connect(serving.public).unwrap();
-    let mut ask = |headers: &[(&str, &str)]| client.ask("POST", "/v1/recommend", headers, Some("{}")).unwrap();
-    let named = ask(&[("X-Request-Id", "mine-1")]);
+    let ask = |client: &mut Client, headers: &[(&str, &str)]| {
+        client.ask("POST", "/v1/recommend", headers, Some("{}")).unwrap()
+    };
+    let named = ask(&mut client, &[("X-Request-Id", "mine-1")]);
     assert!(named.head.contains("x-request-id: mine-1") && named.json()["request_id"] == "mine-1", "{named:?}");
-    let (one, two) = (ask(&[]).json(), ask(&[("X-Request-Id", "\u{e4}")]).json());
+    let refused = client.ask("POST", "/v1/recommend", &[("X-Request-Id", "mine-2")], Some("nothing")).unwrap();
+    assert_eq!((refused.problem(), &refused.json()["request_id"]), ("invalid-request".to_owned(), &json!("mine-2")));
+    let (one, two) = (ask(&mut client, &[]).json(), ask(&mut client, &[("X-Request-Id", "\u{e4}")]).json());
     assert_ne!(one["request_id"], two["request_id"]);
     assert_eq!(two["request_id"].as_str().unwrap().len(), 16);
 }
