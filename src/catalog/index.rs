@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::ids::MappedIds;
 use super::numbers::MappedNumbers;
 use super::tags::MappedTags;
-use super::{CatalogError, Meta, NumberField, Profile, TagFilter, section};
+use super::{CatalogError, Meta, NumberField, Profile, section};
 use crate::codec::{Codec, Layout, MAX_COMPONENT, Matrix, Metric, Query};
 use crate::file::{Mapped, Tag};
 use crate::graph::check::structure;
@@ -214,11 +214,6 @@ impl Index {
     /// Nodes by falling popularity; empty when the index was built without.
     pub fn popular(&self) -> &[u32] {
         self.numbers(section::POPULAR)
-    }
-
-    /// One bit a node and how many are set, for [`Filter::bits`].
-    pub fn bits(&self, filter: &TagFilter) -> Result<(Vec<u64>, usize), CatalogError> {
-        MappedTags::of(&self.file)?.bits(self.len(), filter)
     }
 
     /// The graph.

@@ -29,7 +29,6 @@ pub use index::{Hit, Index, QueryVector, SectionBytes};
 pub use meta::Meta;
 pub use numbers::NumberField;
 pub use profile::{Profile, QuerySource, Rung};
-pub use tags::TagFilter;
 pub use truth::{recall, top_by_codec, top_of_queries, top_unseen};
 
 /// The sections of an index file.

@@ -1,25 +1,9 @@
-//! Tags in a mapped file, and the filters made of them.
+//! Tags in a mapped file.
 
 use super::names::MappedNames;
 use super::{CatalogError, section};
 use crate::file::{FileError, Mapped, Writer};
 use crate::input::Tags;
-
-/// Which items pass: those with at least one of `any` (all items when it is empty) and none of `none`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TagFilter {
-    /// Names of which an item must have one.
-    pub any: Vec<String>,
-    /// Names of which an item may have none.
-    pub none: Vec<String>,
-}
-
-impl TagFilter {
-    /// Whether every item passes.
-    pub fn is_empty(&self) -> bool {
-        self.any.is_empty() && self.none.is_empty()
-    }
-}
 
 /// Names, ascending, each with the nodes of its items, ascending.
 #[derive(Clone, Copy, Debug)]
@@ -65,26 +49,6 @@ impl<'a> MappedTags<'a> {
     /// The tags of a node; a scan of all tags, for showing a few items.
     pub fn of_node(self, node: u32) -> Vec<&'a str> {
         (0..self.len()).filter(|&tag| self.nodes(tag).binary_search(&node).is_ok()).map(|tag| self.name(tag)).collect()
-    }
-
-    /// One bit a node of `n`, and how many pass.
-    pub fn bits(self, n: usize, filter: &TagFilter) -> Result<(Vec<u64>, usize), CatalogError> {
-        let mut bits = vec![if filter.any.is_empty() { u64::MAX } else { 0 }; n.div_ceil(64)];
-        for name in &filter.any {
-            for &node in self.nodes(self.find(name)?) {
-                bits[node as usize / 64] |= 1 << (node % 64);
-            }
-        }
-        for name in &filter.none {
-            for &node in self.nodes(self.find(name)?) {
-                bits[node as usize / 64] &= !(1 << (node % 64));
-            }
-        }
-        if let Some(last) = bits.last_mut().filter(|_| !n.is_multiple_of(64)) {
-            *last &= (1 << (n % 64)) - 1;
-        }
-        let passing = bits.iter().map(|word| word.count_ones() as usize).sum();
-        Ok((bits, passing))
     }
 
     pub fn find(self, name: &str) -> Result<usize, CatalogError> {

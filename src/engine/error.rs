@@ -99,6 +99,12 @@ pub enum EngineError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A page token of a release that does not answer any more.
+    #[error("the page token is of release {release:016x}, which is not served any more; ask for the first page again")]
+    PageExpired {
+        /// Its fingerprint.
+        release: u64,
+    },
     /// Too few or too many items asked for.
     #[error("k is {got}: expected 1 to {MAX_K}")]
     K {

@@ -145,12 +145,16 @@ impl ItemFilter {
             && self.deny.is_empty()
     }
 
+    /// All of its clauses.
+    pub(super) fn clauses(&self) -> impl Iterator<Item = &Clause> {
+        self.all.iter().chain(self.any.iter().flatten()).chain(&self.none)
+    }
+
     /// Refuses what cannot be meant.
     pub(super) fn check(&self) -> Result<(), EngineError> {
-        let clauses = || self.all.iter().chain(self.any.iter().flatten()).chain(&self.none);
-        check_list("clauses of the filter", clauses().count(), MAX_LIST)?;
+        check_list("clauses of the filter", self.clauses().count(), MAX_LIST)?;
         let ranges =
-            || clauses().filter_map(|clause| if let Clause::Range(range) = clause { Some(range) } else { None });
+            || self.clauses().filter_map(|clause| if let Clause::Range(range) = clause { Some(range) } else { None });
         check_list("ranges of the filter", ranges().count(), MAX_RANGES)?;
         ranges().try_for_each(NumberRange::check)?;
         check("a group of clauses", self.any.iter().all(|group| !group.is_empty()), "at least one", 0)?;

@@ -79,6 +79,18 @@ impl ClauseKey {
         self.all.is_empty() && self.any.is_empty() && self.none.is_empty()
     }
 
+    /// Bytes that it takes: a filter of thousands of tags is longer than many a bitmap.
+    fn bytes(&self) -> usize {
+        let text = |clause: &Clause| match clause {
+            Clause::Tag(tag) => tag.capacity(),
+            Clause::Range(range) => range.field.capacity(),
+        };
+        let list =
+            |clauses: &Vec<Clause>| clauses.capacity() * size_of::<Clause>() + clauses.iter().map(text).sum::<usize>();
+        let groups = self.any.capacity() * size_of::<Vec<Clause>>() + self.any.iter().map(list).sum::<usize>();
+        list(&self.all) + groups + list(&self.none)
+    }
+
     /// Whether an item passes that meets a clause when `meets` says so.
     pub fn passes(&self, meets: impl Fn(&Clause) -> bool) -> bool {
         self.all.iter().all(&meets)
@@ -86,11 +98,11 @@ impl ClauseKey {
             && !self.none.iter().any(&meets)
     }
 
-    /// The mask of an index. A tag or field that it does not have is refused, unless `is_known` knows it from elsewhere:
-    /// then no node has it.
-    pub fn compile(&self, index: &Index, is_known: impl Fn(&Clause) -> bool) -> Result<Mask, CatalogError> {
+    /// The mask of an index. No node has a tag or field that the index does not have: whoever asks for it knows it from
+    /// elsewhere.
+    pub fn compile(&self, index: &Index) -> Result<Mask, CatalogError> {
         let nodes = |clause: &Clause| match nodes_of(index, clause) {
-            Err(CatalogError::UnknownTag { .. } | CatalogError::UnknownField { .. }) if is_known(clause) => Ok(&[][..]),
+            Err(CatalogError::UnknownTag { .. } | CatalogError::UnknownField { .. }) => Ok(&[][..]),
             found => found,
         };
         let n = index.len();
@@ -120,7 +132,7 @@ impl ClauseKey {
 }
 
 /// The nodes that meet a clause: those of a tag, or those whose number is within a range, which stand together too.
-fn nodes_of<'a>(index: &'a Index, clause: &Clause) -> Result<&'a [u32], CatalogError> {
+pub(super) fn nodes_of<'a>(index: &'a Index, clause: &Clause) -> Result<&'a [u32], CatalogError> {
     match clause {
         Clause::Tag(tag) => index.find_tag(tag).map(|number| index.tag(number).1),
         Clause::Range(range) => {
@@ -139,6 +151,9 @@ pub(super) struct Passing {
 
 /// What masks were made for: clauses, and the version of what may be answered at all.
 type Key = (ClauseKey, u64);
+
+/// What a mask takes beside its bits and its key: an entry of the table, and three allocations.
+const ENTRY_BYTES: usize = 256;
 
 /// Masks made before, within a budget; the one longest unused goes first.
 #[derive(Debug)]
@@ -188,18 +203,22 @@ impl Masks {
 
 impl Kept {
     fn put(&mut self, key: Key, mask: &Arc<Passing>, budget_bytes: usize) {
-        let cost = |mask: &Passing| 256 + 8 * (mask.nodes.bits.len() + mask.added.bits.len());
-        if cost(mask) > budget_bytes {
+        let cost = |key: &Key, mask: &Passing| {
+            ENTRY_BYTES + key.0.bytes() + 8 * (mask.nodes.bits.len() + mask.added.bits.len())
+        };
+        if cost(&key, mask) > budget_bytes {
             return;
         }
-        self.bytes += cost(mask);
-        if let Some((old, _)) = self.masks.insert(key, (Arc::clone(mask), self.clock)) {
-            self.bytes -= cost(&old); // another made it meanwhile
+        // another may have made it meanwhile
+        if let Some((key, (old, _))) = self.masks.remove_entry(&key) {
+            self.bytes -= cost(&key, &old);
         }
+        self.bytes += cost(&key, mask);
+        self.masks.insert(key, (Arc::clone(mask), self.clock));
         while self.bytes > budget_bytes {
             let oldest = self.masks.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| key.clone());
-            let Some((old, _)) = oldest.and_then(|key| self.masks.remove(&key)) else { break };
-            self.bytes -= cost(&old);
+            let Some((key, (old, _))) = oldest.and_then(|key| self.masks.remove_entry(&key)) else { break };
+            self.bytes -= cost(&key, &old);
         }
     }
 }
@@ -228,7 +247,8 @@ mod tests {
 
     #[test]
     fn masks_are_made_once_and_kept_within_their_budget() {
-        let masks = Masks::new(3 * (256 + 8 * 2));
+        let key_bytes = ClauseKey::new(&["a".into()], &[], &[]).bytes();
+        let masks = Masks::new(3 * (ENTRY_BYTES + key_bytes + 8 * 2));
         let get = |tag: &str, version| {
             let mut made = false;
             let key = (ClauseKey::new(&[tag.into()], &[], &[]), version);
@@ -244,6 +264,25 @@ mod tests {
         assert!(get("d", 1), "c goes, which was not used for longest");
         assert_eq!(["a", "b", "d", "c"].map(|tag| get(tag, 1)), [false, false, false, true]);
         assert!(get("a", 2), "of another version");
+    }
+
+    #[test]
+    fn a_long_key_counts_as_much_as_a_long_mask() {
+        let masks = Masks::new(10_000);
+        let make = |_: &ClauseKey| Ok(Passing { nodes: Mask::full(100), added: Mask::full(0) });
+        let tags =
+            |len: usize, count: usize| (0..count).map(|at| Clause::Tag(format!("{at:0>len$}"))).collect::<Vec<_>>();
+        for key in [
+            ClauseKey::new(&tags(10_000, 1), &[], &[]),
+            ClauseKey::new(&[], &[], &tags(10, 1_000)),
+            ClauseKey::new(&[], &[tags(10, 500), tags(10, 400)], &[]),
+            ClauseKey::new(&[], &vec![tags(1, 1); 400], &[]),
+        ] {
+            masks.get((key, 1), make).unwrap();
+            assert_eq!(masks.bytes(), 0, "it would take more than there is");
+        }
+        (0..100).for_each(|at| drop(masks.get((ClauseKey::new(&tags(1_000 + at, 1), &[], &[]), 1), make).unwrap()));
+        assert!((7_000..=10_000).contains(&masks.bytes()), "{}", masks.bytes());
     }
 
     #[test]

@@ -245,6 +245,7 @@ impl<K: Kv> Engine<K> {
                 user: request.user.as_ref(),
                 segment: request.segment.as_deref(),
                 list: request.mix.wants_list(),
+                only: request.page.as_deref().and_then(token::release_of),
             },
             Err(_) => Asking::default(), // is refused by the other half
         };
@@ -257,7 +258,7 @@ impl<K: Kv> Engine<K> {
         users.resize(requests.len(), UserSide::default());
         let answer = |(request, user): (&Request, &UserSide)| {
             request.check()?;
-            let (home, mut degraded) = self.home(user);
+            let (home, mut degraded) = self.home(user, request.page.as_deref().and_then(token::release_of));
             let mut answer = self.run(home, pace).recommend(request, user)?;
             answer.timings.resolve_ns = resolve_ns;
             answer.degraded.append(&mut degraded);
@@ -291,7 +292,10 @@ impl<K: Kv> Engine<K> {
     /// The first half of [`score`](Self::score): all that is waited for.
     pub async fn resolve_score(&self, request: &ScoreRequest) -> Resolved {
         let asking = match request.check() {
-            Ok(()) => Asking { user: request.user.as_ref(), segment: request.segment.as_deref(), list: false },
+            Ok(()) => {
+                let (user, segment) = (request.user.as_ref(), request.segment.as_deref());
+                Asking { user, segment, ..Asking::default() }
+            }
             Err(_) => Asking::default(), // is refused by the other half
         };
         self.resolve_all(&[asking]).await
@@ -302,7 +306,7 @@ impl<K: Kv> Engine<K> {
         request.check()?;
         let Resolved { mut users, resolve_ns } = resolved;
         let user = users.pop().unwrap_or_default();
-        let (home, mut degraded) = self.home(&user);
+        let (home, mut degraded) = self.home(&user, None);
         let run = self.run(home, Pace::now());
         let aim = run.aim(request.blend, &request.session, &user);
         let mut met = HashSet::new();
@@ -386,12 +390,11 @@ impl<K: Kv> Engine<K> {
         Resolved { users, resolve_ns: started.elapsed().as_nanos() as u64 }
     }
 
-    /// The release whose index can score what was found.
-    fn home(&self, user: &UserSide) -> (&Served<K>, Vec<Degraded>) {
+    /// The release whose index can score what was found, or that gave the pages before: then what was found is of it.
+    fn home(&self, user: &UserSide, before: Option<u64>) -> (&Served<K>, Vec<Degraded>) {
         let vector = user.vector.as_ref().or(user.segment.as_ref());
-        let is_of = |served: &&Arc<Served<K>>| {
-            vector.is_some_and(|vector| vector.fingerprint == served.shelf.index.fingerprint())
-        };
+        let wanted = vector.map(|vector| vector.fingerprint).or(before);
+        let is_of = |served: &&Arc<Served<K>>| wanted == Some(served.shelf.index.fingerprint());
         // two releases may be of one index: users were published again
         match self.previous.as_ref().filter(|previous| !is_of(&&self.served) && is_of(previous)) {
             Some(previous) => (previous, vec![Degraded::PreviousRelease]),
@@ -402,6 +405,9 @@ impl<K: Kv> Engine<K> {
     fn run<'a>(&'a self, served: &'a Served<K>, pace: Pace) -> Run<'a> {
         let scope: Scope<'a> = served.shelf.scope();
         let is_current = std::ptr::eq(served, &raw const *self.served);
-        Run { scope, is_current, efforts: served.efforts, speed: &self.speed, cache: &self.cache, pace }
+        let others = std::iter::once(&self.served).chain(&self.previous);
+        let others = others.filter(|other| !std::ptr::eq(&raw const ***other, served));
+        let others = others.map(|other| other.shelf.scope()).collect();
+        Run { scope, others, is_current, efforts: served.efforts, speed: &self.speed, cache: &self.cache, pace }
     }
 }

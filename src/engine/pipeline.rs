@@ -23,6 +23,8 @@ use crate::store::{EventKind, Seen, now_s};
 /// What the stages of one request share.
 pub(super) struct Run<'a> {
     pub scope: Scope<'a>,
+    /// Of the other release that is loaded.
+    pub others: Vec<Scope<'a>>,
     /// Whether it is the current release that answers, and not the one before.
     pub is_current: bool,
     pub efforts: Efforts,
@@ -67,7 +69,7 @@ impl Run<'_> {
         let begun = Instant::now();
         let aim = self.aim(request.blend, &request.session, resolved);
         let blended = Instant::now();
-        let eligible = self.scope.eligible(&request.filter)?;
+        let eligible = self.eligible(&request.filter)?;
         let barred = self.barred(request, resolved)?;
         let older = Some(&resolved.seen).filter(|seen| request.exclude_seen && seen.is_longer());
         let (ef, eased) = self.ef(request.effort, request.searched(), &eligible, &barred);
@@ -113,7 +115,7 @@ impl Run<'_> {
     pub fn similar(&self, request: &SimilarRequest) -> Result<Answer, EngineError> {
         let own = self.scope.find(&request.item);
         let own = own.ok_or_else(|| EngineError::UnknownItem { id: request.item.to_string() })?;
-        let mut eligible = self.scope.eligible(&request.filter)?;
+        let mut eligible = self.eligible(&request.filter)?;
         eligible.denied = sorted(eligible.denied.into_iter().chain([own]).collect());
         let barred = Barred { all: eligible.denied.clone(), ..Barred::default() };
         let (k, filter, diversity) = (request.k, request.filter.clone(), request.diversity.clone());
@@ -248,6 +250,19 @@ impl Run<'_> {
         ef: usize,
     ) -> Quest<'a> {
         Quest { scope: &self.scope, eligible, barred: &barred.all, older, ef, speed: self.speed }
+    }
+
+    /// What passes a filter. What a tag or field means does not depend on the release that answers: one that any knows is
+    /// known, and the others have no items of it.
+    fn eligible(&self, filter: &ItemFilter) -> Result<Eligible, EngineError> {
+        for clause in filter.clauses() {
+            if let Err(error) = self.scope.knows(clause)
+                && self.others.iter().all(|other| other.knows(clause).is_err())
+            {
+                return Err(error.into());
+            }
+        }
+        self.scope.eligible(filter)
     }
 
     fn barred(&self, request: &Request, resolved: &UserSide) -> Result<Barred, EngineError> {

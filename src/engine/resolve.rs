@@ -13,8 +13,8 @@ use super::request::OwnedId;
 use crate::codec::Codec;
 use crate::kv::{KeyRange, Kv, KvError};
 use crate::store::{
-    ListKind, Overlay, Ranked, Seen, StoreError, StoredEvent, UserVectors, list_key, list_of_user, overlay_key,
-    seen_key, segment_key, session_key, sessions,
+    ListKind, Manifest, Overlay, Ranked, Seen, StoreError, StoredEvent, UserVectors, list_key, list_of_user,
+    overlay_key, seen_key, segment_key, session_key, sessions,
 };
 
 /// Why a page that there should be was not read: what is remembered stands in.
@@ -54,6 +54,15 @@ pub(super) struct Asking<'a> {
     pub segment: Option<&'a str>,
     /// Whether the user's list is wanted.
     pub list: bool,
+    /// The only release whose vectors will do, by its fingerprint: of an answer whose pages before it gave.
+    pub only: Option<u64>,
+}
+
+impl Asking<'_> {
+    /// Whether vectors of a release will do.
+    fn takes(&self, manifest: &Manifest) -> bool {
+        self.only.is_none_or(|only| only == manifest.fingerprint)
+    }
 }
 
 /// The releases that are loaded, the current one first, and how they are read.
@@ -133,8 +142,9 @@ impl<K: Kv> Resolver<'_, K> {
             let overlay = values
                 .present(Degraded::OverlayDamaged, degraded)
                 .and_then(|value| or_say(Overlay::of_user(ns, user, value), Degraded::OverlayDamaged, degraded));
-            resolved.vector = overlay
-                .and_then(|overlay| self.loaded(overlay, Rung::Overlay, Degraded::OverlayOfOtherRelease, degraded));
+            resolved.vector = overlay.and_then(|overlay| {
+                self.loaded(asking, overlay, Rung::Overlay, Degraded::OverlayOfOtherRelease, degraded)
+            });
             let session = values
                 .present(Degraded::SessionDamaged, degraded)
                 .and_then(|value| or_say(sessions(ns, user, value), Degraded::SessionDamaged, degraded));
@@ -148,7 +158,7 @@ impl<K: Kv> Resolver<'_, K> {
                     continue;
                 }
                 let value = values.next();
-                if resolved.vector.is_none() {
+                if resolved.vector.is_none() && asking.takes(release.manifest()) {
                     match value.map(|value| release.found(user, value)) {
                         Ok(Ok(record)) => resolved.vector = record.map(|record| page_vector(release, record)),
                         Ok(Err(_)) => doubtful.push(at),
@@ -170,8 +180,8 @@ impl<K: Kv> Resolver<'_, K> {
             let vector = values
                 .present(Degraded::SegmentUnusable, degraded)
                 .and_then(|value| or_say(Overlay::of_segment(ns, segment, value), Degraded::SegmentUnusable, degraded));
-            resolved.segment =
-                vector.and_then(|vector| self.loaded(vector, Rung::Segment, Degraded::SegmentUnusable, degraded));
+            resolved.segment = vector
+                .and_then(|vector| self.loaded(asking, vector, Rung::Segment, Degraded::SegmentUnusable, degraded));
         }
         (resolved, doubtful)
     }
@@ -179,13 +189,14 @@ impl<K: Kv> Resolver<'_, K> {
     /// An overlay, if an index is loaded that it can be scored by.
     fn loaded(
         &self,
+        asking: &Asking,
         overlay: Overlay,
         rung: Rung,
         otherwise: Degraded,
         degraded: &mut Vec<Degraded>,
     ) -> Option<UserVector> {
         let Overlay { fingerprint, made_s, codec, record } = overlay;
-        let mut homes = self.releases.iter().map(|release| release.manifest());
+        let mut homes = self.releases.iter().map(|release| release.manifest()).filter(|home| asking.takes(home));
         let Some(home) = homes.find(|home| home.fingerprint == fingerprint) else {
             degraded.push(otherwise);
             return None;
@@ -229,8 +240,8 @@ impl<K: Kv> Resolver<'_, K> {
     /// The vector that this process saw last, if its release is still loaded.
     fn remembered(&self, asking: &Asking) -> Option<UserVector> {
         let known = asking.user.and_then(|user| self.known.get(user))?;
-        let mut homes = self.releases.iter().map(|release| release.manifest().fingerprint);
-        homes.any(|home| home == known.fingerprint).then_some(UserVector { rung: Rung::LastKnown, ..known })
+        let mut homes = self.releases.iter().map(|release| release.manifest()).filter(|home| asking.takes(home));
+        homes.any(|home| home.fingerprint == known.fingerprint).then_some(UserVector { rung: Rung::LastKnown, ..known })
     }
 }
 

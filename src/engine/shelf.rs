@@ -17,9 +17,9 @@ use super::fields::Fields;
 use super::filter::{Clause, ItemFilter};
 use super::live::Live;
 use super::lookup::Lookup;
-use super::mask::{ClauseKey, Mask, Masks, Passing};
+use super::mask::{ClauseKey, Mask, Masks, Passing, nodes_of};
 use super::request::OwnedId;
-use crate::catalog::Index;
+use crate::catalog::{CatalogError, Index};
 use crate::input::Id;
 use crate::store::item_hash;
 
@@ -185,15 +185,22 @@ impl Scope<'_> {
         }
     }
 
-    /// What passes a filter.
+    /// Refuses a tag or field that no item has.
+    pub fn knows(&self, clause: &Clause) -> Result<(), CatalogError> {
+        match nodes_of(&self.shelf.index, clause) {
+            Err(error) if !self.view.added.knows(clause) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// What passes a filter whose tags and fields are [known](Self::knows).
     pub fn eligible(&self, filter: &ItemFilter) -> Result<Eligible, EngineError> {
         let key = ClauseKey::new(&filter.all, &filter.any, &filter.none);
         let mut nodes = None;
         let mut added = Mask::full(self.view.added.len());
         if !key.is_empty() || self.view.nodes.is_some() {
             let passing = self.shelf.masks.get((key, self.view.version), |key| {
-                let known = |clause: &Clause| self.view.added.knows(clause);
-                let met = key.compile(&self.shelf.index, known)?;
+                let met = key.compile(&self.shelf.index)?;
                 let nodes = match &self.view.nodes {
                     Some(mask) => mask.and(&met),
                     None => met,

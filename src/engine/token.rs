@@ -1,6 +1,7 @@
 //! The token of the next page: what the pages before have shown, so that nothing comes twice whatever changed meanwhile.
 //!
-//! It is good for one request of one release only, and says so. It holds no secret and is not signed: whoever forges one
+//! It is good for one request of one release only, which it names: that one answers all pages, as long as it is loaded, and
+//! when it is gone the token has expired. It holds no secret and is not signed: whoever forges one
 //! leaves items out of their own answer.
 
 use std::hash::{Hash, Hasher};
@@ -37,6 +38,14 @@ pub(super) fn write(scope: &Scope, request: &Request, shown: &[u32]) -> Option<S
     Some(to_text(&bytes))
 }
 
+/// The fingerprint of the release that a token names, as far as that can be told.
+pub(super) fn release_of(token: &str) -> Option<u64> {
+    const BEGINNING: usize = 12; // nine bytes: version, fingerprint
+    let bytes = from_text(token.get(..BEGINNING)?)?;
+    let (&[version], fingerprint) = bytes.split_first_chunk()?;
+    (version == VERSION).then(|| fingerprint.try_into().ok().map(u64::from_le_bytes)).flatten()
+}
+
 /// The picks of the pages before this one, ascending.
 pub(super) fn read(scope: &Scope, request: &Request, token: &str) -> Result<Vec<u32>, EngineError> {
     let damaged = EngineError::Page { why: "is damaged" };
@@ -53,7 +62,7 @@ pub(super) fn read(scope: &Scope, request: &Request, token: &str) -> Result<Vec<
         return Err(EngineError::Page { why: "is of another version of this program" });
     }
     if r0 | r1 << 32 != scope.shelf.index.fingerprint() {
-        return Err(EngineError::Page { why: "belongs to another release" });
+        return Err(EngineError::PageExpired { release: r0 | r1 << 32 });
     }
     if s0 | s1 << 32 != shape(request) {
         return Err(EngineError::Page { why: "belongs to another request" });

@@ -271,6 +271,7 @@ pub fn problem_of(error: &EngineError) -> Problem {
     let kind = match error {
         EngineError::Catalog(CatalogError::UnknownTag { .. } | CatalogError::UnknownField { .. }) => Kind::UnknownTag,
         EngineError::UnknownItem { .. } => Kind::UnknownItem,
+        EngineError::PageExpired { .. } => Kind::PageExpired,
         EngineError::Request { .. }
         | EngineError::K { .. }
         | EngineError::Page { .. }

@@ -26,6 +26,8 @@ pub enum Kind {
     UnknownTag,
     /// An item that the index does not have, where one is needed.
     UnknownItem,
+    /// A page of a release that is not served any more; begin with the first page.
+    PageExpired,
     /// No key was given, or one that nobody has.
     Unauthorized,
     /// The key may not do this.
@@ -47,7 +49,7 @@ pub enum Kind {
 impl Kind {
     /// All of them.
     #[cfg(test)]
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::InvalidRequest,
         Self::TooLarge,
         Self::NotFound,
@@ -56,6 +58,7 @@ impl Kind {
         Self::UnsupportedMediaType,
         Self::UnknownTag,
         Self::UnknownItem,
+        Self::PageExpired,
         Self::Unauthorized,
         Self::Forbidden,
         Self::Overloaded,
@@ -81,6 +84,7 @@ impl Kind {
             }
             Self::UnknownTag => ("unknown-tag", "No item has this tag or number", StatusCode::UNPROCESSABLE_ENTITY),
             Self::UnknownItem => ("unknown-item", "There is no such item", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::PageExpired => ("page-expired", "The pages before are of a release that is gone", StatusCode::GONE),
             Self::Unauthorized => ("unauthorized", "A key is needed", StatusCode::UNAUTHORIZED),
             Self::Forbidden => ("forbidden", "The key may not do this", StatusCode::FORBIDDEN),
             Self::Overloaded => ("overloaded", "Too many requests at once", StatusCode::TOO_MANY_REQUESTS),

@@ -107,6 +107,14 @@ async fn begin_alone(app: &Arc<App>) {
     }
 }
 
+/// Threads that check and warm what is loaded while something is served: one of four cores. Those of the process answer
+/// batches, which would otherwise stand behind the whole of a file.
+fn beside() -> Result<rayon::ThreadPool, LoadError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(cores.div_ceil(4)).thread_name(|_| "load".to_owned());
+    pool.build().map_err(|error| LoadError::Lost(error.to_string()))
+}
+
 fn open(app: &App, path: &Path) -> Result<Index, LoadError> {
     Ok(if app.config.index.resident { Index::open_resident(path)? } else { Index::open(path)? })
 }
@@ -208,7 +216,7 @@ impl Follower {
         let users = UserVectors::open_release(app.store.clone(), &namespace, &manifest.name).await;
         let users = users.map_err(EngineError::from)?;
         let handle = tokio::runtime::Handle::current();
-        let task = tokio::task::spawn_blocking(move || {
+        let load = move || {
             let path = find(&app.config.index.path, &manifest)?;
             let index = open(&app, &path)?;
             // the index that is served goes on scoring vectors of its release, and what is known of users is kept
@@ -223,7 +231,10 @@ impl Follower {
             let loaded = Loaded::new(engine);
             warm(&loaded, &app, &handle);
             Ok(loaded)
-        });
+        };
+        // at the start nobody is kept waiting
+        let is_first = self.app.shelf.current().is_none();
+        let task = tokio::task::spawn_blocking(move || if is_first { load() } else { beside()?.install(load) });
         task.await.unwrap_or_else(|error| Err(LoadError::Lost(error.to_string())))
     }
 
@@ -266,5 +277,38 @@ fn warm(loaded: &Loaded, app: &App, handle: &tokio::runtime::Handle) {
     }
     for request in app.recent.all() {
         let _ = handle.block_on(loaded.engine.recommend(std::slice::from_ref(&request)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use rayon::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_load_and_a_batch_do_not_wait_for_each_other() {
+        let loading = beside().unwrap();
+        // a load has all the threads that it may have
+        let (end, ended) = mpsc::channel::<()>();
+        let (tell, begun) = mpsc::channel();
+        let ended = std::sync::Mutex::new(ended);
+        std::thread::scope(|scope| {
+            let load = scope.spawn(|| {
+                loading.install(|| {
+                    let _ = tell.send(());
+                    ended.lock().unwrap().recv().is_err()
+                })
+            });
+            begun.recv().unwrap();
+            assert_eq!((0..1_000_u64).into_par_iter().sum::<u64>(), 499_500);
+            assert!(!load.is_finished());
+            drop(end);
+            assert!(load.join().unwrap());
+        });
+        let cores = std::thread::available_parallelism().unwrap().get();
+        assert!(loading.current_num_threads() * 4 < cores + 4);
     }
 }

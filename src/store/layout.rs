@@ -75,7 +75,10 @@ impl<'a, 'u> Layout<'a, 'u> {
             addressing,
             bytes: 0,
             checksum: 0,
-            keys: None,
+            keys: match addressing {
+                Addressing::Dense { slots } => Some(release::dense_keys(spec, slots)),
+                Addressing::Hashed { .. } => None, // a page says how long it is, and for whom
+            },
             memory: None,
         };
         Ok(Self { manifest, users, rows })

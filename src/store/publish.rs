@@ -374,7 +374,8 @@ impl<K: Kv> Publishing<'_, '_, K> {
     }
 
     fn may_enter(&self, ledger: &Ledger) -> Result<(), StoreError> {
-        let Manifest { name, id, .. } = &self.layout.manifest;
+        let manifest = &self.layout.manifest;
+        let Manifest { name, .. } = manifest;
         let wrong = |state, remedy| Err(StoreError::WrongState { name: name.clone(), state, remedy });
         match ledger.find(name).map(|entry| entry.state) {
             Some(State::Retiring) => return wrong("being removed", "clear up with `releases gc`, then publish again"),
@@ -384,7 +385,8 @@ impl<K: Kv> Publishing<'_, '_, K> {
             Some(State::Active) => return wrong("active, but its manifest is gone", "publish under a new name"),
             _ => {}
         }
-        if ledger.releases.iter().any(|entry| entry.keys == *id && entry.name != *name && !entry.is_gone()) {
+        if ledger.releases.iter().any(|entry| entry.keys == manifest.keys() && entry.name != *name && !entry.is_gone())
+        {
             return wrong("one whose pages another release has taken over", "publish under a new name");
         }
         Ok(())

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_64;
 
 use super::geometry::MAX_PAGE_BYTES;
-use super::{StoreError, keys, ledger, page};
+use super::{ReleaseSpec, StoreError, keys, ledger, page};
 use crate::codec::Codec;
 use crate::kv::Kv;
 
@@ -63,7 +63,8 @@ pub struct Manifest {
     /// XXH3-64 over all pages, in order.
     #[serde(with = "hex64")]
     pub checksum: u64,
-    /// The id in the pages' keys, when it is not its own: that of the release whose pages it has taken over.
+    /// The id in the pages' keys, when it is not its own: of dense pages one that says how they are laid out as well, or that of
+    /// the release whose pages it has taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<String>,
     /// What loading it was to cost the server, and did; `None` when nobody looked.
@@ -212,6 +213,13 @@ impl Manifest {
 pub(super) fn id(name: &str, fingerprint: u64) -> String {
     let hash = XxHash3_64::oneshot_with_seed(fingerprint, name.as_bytes());
     format!("{:012x}", hash >> 16)
+}
+
+/// The id in the keys of dense pages. Where a slot is, and how long, stands nowhere in a page: when a name that was retired
+/// is published again with another codec or other pages, whoever reads by the manifest before must not find them.
+pub(super) fn dense_keys(spec: &ReleaseSpec, slots: u32) -> String {
+    // no name has a space
+    id(&format!("{} {} {slots}", spec.name, spec.codec), spec.fingerprint)
 }
 
 /// The id as a number.

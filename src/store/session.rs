@@ -10,7 +10,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::sealed::{HEADER_BYTES, open, seal};
 use super::seen::{Seen, SeenOptions, seen_key};
-use super::{StoreError, keys};
+use super::{StoreError, keys, now_s};
 use crate::input::Id;
 use crate::kv::Kv;
 
@@ -191,17 +191,19 @@ impl Change {
         found: Option<Vec<u8>>,
         options: SessionOptions,
     ) -> Result<Option<Self>, StoreError> {
-        let (new, ttl) = self.make(found.as_deref(), &options);
+        let (new, ttl) = self.make(found.as_deref(), &options, now_s());
         let kept = kv.compare_and_set(&self.key, found.as_deref(), &new, Some(ttl)).await?;
         Ok((!kept).then_some(self))
     }
 
-    /// What becomes of what was found, and for how long. What is damaged is as good as gone.
-    fn make(&self, found: Option<&[u8]>, options: &SessionOptions) -> (Vec<u8>, Duration) {
+    /// What becomes of what was found, and for how long. What is damaged is as good as gone, and what is yet to come, as after
+    /// a clock was set back, happened now: it would outlive all that is new.
+    fn make(&self, found: Option<&[u8]>, options: &SessionOptions, now_s: u64) -> (Vec<u8>, Duration) {
         match &self.more {
             More::Events(events) => {
                 let mut all = found.and_then(|value| decode(&self.key, value).ok()).unwrap_or_default();
                 all.extend_from_slice(events);
+                all.iter_mut().for_each(|event| event.at_s = event.at_s.min(now_s));
                 all.sort_by_key(|event| event.at_s);
                 let surplus = all.len().saturating_sub(options.most);
                 (encode(&self.key, &all[surplus..]), options.ttl)
@@ -268,6 +270,22 @@ mod tests {
                 prop_assert_eq!(events.len() * EVENT_BYTES, bytes.len());
             }
         }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_keeps_nothing_new_out_of_a_session() {
+        let event = |item, at_s| StoredEvent { item, at_s, kind: EventKind::Click };
+        let key = session_key("t", Id::U64(1));
+        let options = SessionOptions { most: 3, ..SessionOptions::default() };
+        let stored = encode(&key, &[event(1, 90_000), event(2, 90_001), event(3, 90_002)]);
+        // a day earlier, late reports among what is new
+        let change = Change { key: key.clone(), more: More::Events(vec![event(4, 3_600), event(5, 10)]) };
+        let (kept, _) = change.make(Some(&stored), &options, 3_600);
+        let kept = decode(&key, &kept).unwrap();
+        assert_eq!(kept, [event(2, 3_600), event(3, 3_600), event(4, 3_600)]);
+        // on time nothing is changed
+        let (kept, _) = change.make(Some(&stored), &SessionOptions { most: 9, ..options }, 90_002);
+        assert_eq!(decode(&key, &kept).unwrap().iter().map(|event| event.at_s).max(), Some(90_002));
     }
 
     #[test]

@@ -11,13 +11,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tonnage::catalog::{BuildSpec, Index, QueryVector, TagFilter, build};
+use tonnage::catalog::{BuildSpec, Index, QueryVector, build};
 use tonnage::codec::{Codec, Metric};
 use tonnage::file::{FORMAT_VERSION, Mapped};
 use tonnage::graph::check::unreachable;
 use tonnage::graph::{BuildOptions, Filter, SearchOptions};
 use tonnage::input::{Id, Ids};
 
+use crate::forge::tagged;
 use crate::items::{Random, spec, tags, vectors};
 
 const V1_INT8: &str = "v1-int8.tng";
@@ -128,7 +129,7 @@ fn ask(path: &Path) -> Expected {
     assert_eq!(unreachable(&index.graph()), 0);
     let id = |node: u32| index.id(node).to_string();
     let bytes = fs::read(path).unwrap();
-    let blue = index.bits(&TagFilter { any: vec!["blue".into()], none: Vec::new() }).ok();
+    let blue = tagged(&index, "blue");
     let mut random = Random(77);
     let queries: Vec<Vec<f32>> = (0..4).map(|_| random.normals(DIM)).collect();
     let mut answers = Vec::new();
@@ -144,8 +145,8 @@ fn ask(path: &Path) -> Expected {
             }
         }
     }
-    let tagged = (0..index.len() as u32).map(|node| (id(node), index.tags_of(node)));
-    let tags = tagged.filter(|(_, tags)| !tags.is_empty());
+    let with_tags = (0..index.len() as u32).map(|node| (id(node), index.tags_of(node)));
+    let tags = with_tags.filter(|(_, tags)| !tags.is_empty());
     Expected {
         fingerprint: format!("{:016x}", index.fingerprint()),
         format: u32::from_le_bytes(bytes[8..12].try_into().unwrap()),

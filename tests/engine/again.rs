@@ -4,16 +4,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::support::embedded;
-use crate::support::world::{DIM, ITEMS, NS, World, rows, shape, tagged};
+use crate::support::world::{DIM, ITEMS, NS, USERS, World, open, rows, shape, tagged};
 use tonnage::catalog::Index;
 use tonnage::codec::Codec;
+use tonnage::engine::users::{Publication, UserSource, publish};
 use tonnage::engine::{
     Answer, Degraded, Diversity, Engine, EngineOptions, Live, LiveOptions, MaxPer, Mix, NewItem, OwnedId, Pin, Reason,
     Request, Rung, ScoreRequest, Source,
 };
 use tonnage::input::Id;
 use tonnage::kv::{EmbeddedKv, Kv};
-use tonnage::store::UserVectors;
+use tonnage::store::{RemoveOptions, UserVectors, activate, retire};
 
 fn item(row: u32) -> OwnedId {
     OwnedId::Text(format!("item-{row}").into())
@@ -48,6 +49,37 @@ async fn users_published_again_for_the_same_index_are_no_previous_release() {
     let engine = first.succeed(Index::open(&world.path("index.tng")).unwrap(), users).unwrap();
     let answer = engine.recommend_one(&world.ask(3, &shape(5), &[])).await.unwrap();
     assert_eq!((answer.vector.rung, answer.degraded), (Rung::Page, vec![]));
+}
+
+#[tokio::test]
+async fn a_name_published_again_in_another_codec_is_never_read_by_the_manifest_before() {
+    let (kv, _folder) = embedded().await;
+    let world = World::dot();
+    let index = || Index::open(&world.path("index.tng")).unwrap();
+    let users = open(&world.path("users.npy"));
+    // dense: users are numbers, and a slot is found by where it stands
+    let publish_as = async |name: &str, codec| {
+        let index = index();
+        let source = UserSource::new(&index, &users, None, codec).unwrap();
+        publish(&kv, NS, &Publication::new(name), &source, &mut |_| ()).await.unwrap();
+        activate(&kv, NS, name).await.unwrap();
+        Engine::new(index, UserVectors::open(kv.clone(), NS).await.unwrap()).unwrap()
+    };
+    let ask = async |engine: &Engine<EmbeddedKv>, user: u64| {
+        engine.recommend_one(&Request { user: Some(OwnedId::U64(user)), ..shape(5) }).await.unwrap()
+    };
+    let before = publish_as("same", Codec::Int8).await;
+    let answered = ask(&before, 4).await;
+    publish_as("other", Codec::Int8).await;
+    retire(&kv, NS, "same", &RemoveOptions::default(), &mut |_, _| ()).await.unwrap();
+    let after = publish_as("same", Codec::F16).await;
+    for user in 0..USERS as u64 {
+        let answer = ask(&before, user).await;
+        assert_ne!(answer.vector.rung, Rung::Page, "user {user} was read from what is another codec's");
+        assert_eq!(ask(&after, user).await.vector.rung, Rung::Page);
+    }
+    let again = ask(&after, 4).await;
+    assert!(ids(&again).iter().filter(|id| ids(&answered).contains(id)).count() >= 4);
 }
 
 #[tokio::test]

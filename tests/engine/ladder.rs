@@ -10,7 +10,8 @@ use crate::support::{RedisServer, embedded};
 use tonnage::catalog::Index;
 use tonnage::codec::{Codec, Metric};
 use tonnage::engine::{
-    Answer, Degraded, Engine, EngineOptions, Event, Live, OwnedId, Request, Rung, ScoreRequest, Source,
+    Answer, Degraded, Engine, EngineError, EngineOptions, Event, ItemFilter, Live, NewItem, OwnedId, Reason, Request,
+    Rung, ScoreRequest, Source,
 };
 use tonnage::input::Id;
 use tonnage::kv::{EmbeddedKv, Kv, KvError};
@@ -338,6 +339,71 @@ async fn users_that_only_the_release_before_has_are_answered_by_its_index() {
     assert_eq!(answer.items, old.recommend_one(&Stage::request(USERS - 1)).await.unwrap().items);
     let answer = both.recommend_one(&Stage::request(1)).await.unwrap();
     assert_eq!((answer.vector.rung, answer.degraded), (Rung::Page, vec![]));
+}
+
+#[tokio::test]
+async fn pages_are_all_of_the_release_that_gave_the_first_until_it_is_gone() {
+    let (kv, _folder) = embedded().await;
+    let world = World::dot();
+    let old = world.engine(&kv).await;
+    world.build("next.tng", Codec::Int8, 7, true);
+    let next = world.engine_of(&kv, "next.tng", Codec::Int8).await;
+    let users = UserVectors::open(kv.clone(), NS).await.unwrap();
+    let both = old.succeed(Index::open(next.index().path()).unwrap(), users).unwrap();
+    let nobody = Request { user: None, ..Stage::request(3) };
+    for request in [Stage::request(3), nobody] {
+        let first = old.recommend_one(&request).await.unwrap();
+        let more = Request { page: first.next.clone(), ..request.clone() };
+        let expected = old.recommend_one(&more).await.unwrap();
+        assert!(items(&expected).iter().all(|row| !items(&first).contains(row)));
+        // the user has a vector of the next release by now, and an overlay as well
+        next.put_overlay(&Stage::user(3), &world.users[4 * DIM..][..DIM], HOUR).await.unwrap();
+        let second = both.recommend_one(&more).await.unwrap();
+        assert_eq!((second.items, second.vector.rung), (expected.items, expected.vector.rung));
+        assert!(second.degraded.contains(&Degraded::PreviousRelease), "{:?}", second.degraded);
+        let third = both.recommend_one(&Request { page: second.next, ..request.clone() }).await.unwrap();
+        assert!(items(&third).iter().all(|row| !items(&first).contains(row)));
+        // whoever begins now begins with the next release
+        assert!(!both.recommend_one(&request).await.unwrap().degraded.contains(&Degraded::PreviousRelease));
+        let alone = both.without_previous().recommend_one(&more).await.unwrap_err();
+        assert!(matches!(alone, EngineError::PageExpired { .. }), "{alone}");
+    }
+}
+
+#[tokio::test]
+async fn a_tag_that_either_release_knows_is_known_to_all_users() {
+    let (kv, _folder) = embedded().await;
+    let mut world = World::dot();
+    let old = world.engine(&kv).await;
+    world.build("next.tng", Codec::Int8, 7, true);
+    world.user_names.truncate(USERS / 2);
+    world.users.truncate(USERS / 2 * DIM);
+    crate::support::vectors::write_npy(&world.path("users.npy"), &world.users, DIM);
+    let next = world.engine_of(&kv, "next.tng", Codec::Int8).await;
+    let users = UserVectors::open(kv.clone(), NS).await.unwrap();
+    let both = old.succeed(Index::open(next.index().path()).unwrap(), users).unwrap();
+    let fresh = NewItem {
+        id: OwnedId::parse("fresh"),
+        tags: vec!["new".to_owned()],
+        numbers: std::collections::BTreeMap::new(),
+        vector: world.items[..DIM].to_vec(),
+        made_s: 0,
+    };
+    both.add_items(vec![fresh]).unwrap();
+    // users at home in the release before, and in this one
+    for user in [USERS - 1, 1] {
+        let of = async |engine: &Engine<_>, tag: &str| {
+            let filter = ItemFilter { all: vec![tag.into()], ..ItemFilter::default() };
+            engine.recommend_one(&Request { filter, ..Stage::request(user) }).await
+        };
+        let unknown = of(&both, "nonsense").await.unwrap_err();
+        assert!(unknown.to_string().contains("nonsense"), "{unknown}");
+        let answer = of(&both, "new").await.unwrap();
+        assert_eq!(answer.items.len(), usize::from(user == 1), "{:?}", answer.degraded);
+        assert_eq!(answer.shortfall.unwrap().reason, Reason::Filter);
+        // what was found for the filter is not remembered as known
+        assert!(of(&old, "new").await.is_err());
+    }
 }
 
 #[tokio::test]

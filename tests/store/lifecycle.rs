@@ -193,7 +193,7 @@ async fn a_publisher_clears_up_after_one_that_died<K: Kv + Clone>(kv: K) {
     assert!(done > 0);
     let entry = ledger(&kv, NS).await.unwrap().find("dead").unwrap().clone();
     let keys: Vec<_> = (0..entry.pages).map(|page| format!("{NS}:{}:{page}", entry.keys).into_bytes()).collect();
-    assert_eq!((entry.state, entry.id()), (State::Loading, entry.keys));
+    assert_eq!(entry.state, State::Loading);
     let error = publish_as(&kv, &spec("b"), Named::Dense, 10).await.unwrap_err();
     assert!(matches!(error, StoreError::Busy { .. }), "{error}");
     assert!(kv.get_many(&keys).await.unwrap().iter().any(Option::is_some));
@@ -247,7 +247,13 @@ async fn a_publisher_that_fails_without_its_lease_removes_nothing<K: Kv + Clone>
 async fn a_release_of_an_earlier_version_is_read_activated_and_retired<K: Kv + Clone>(kv: K) {
     let mut manifests = Vec::new();
     for name in ["a", "b"] {
-        let manifest = publish_users(&kv, name, Named::Dense, 3_000).await;
+        let mut manifest = publish_users(&kv, name, Named::Dense, 3_000).await;
+        let of = |manifest: &Manifest| (0..manifest.pages()).map(|page| page_key(manifest, page)).collect::<Vec<_>>();
+        let (keys, pages) = (of(&manifest), kv.get_many(&of(&manifest)).await.unwrap());
+        kv.delete_many(&keys).await.unwrap();
+        manifest.keys = None; // its pages stood under its own id
+        let pages = of(&manifest).into_iter().zip(pages.into_iter().map(Option::unwrap)).collect();
+        kv.set_many(pages, None).await.unwrap();
         let Manifest { fingerprint, id, bytes, checksum, .. } = &manifest;
         let json = format!(
             r#"{{"format":1,"name":"{name}","fingerprint":"{fingerprint:016x}","id":"{id}","codec":"int8","dim":{DIM},"users":3000,"addressing":{},"bytes":{bytes},"checksum":"{checksum:016x}"}}"#,

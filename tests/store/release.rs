@@ -189,8 +189,8 @@ async fn a_source_that_fails_leaves_nothing<K: Kv + Clone>(kv: K) {
     let error = publish(&kv, NS, &spec("a"), &users, &mut |_| ()).await.unwrap_err();
     assert!(matches!(&error, StoreError::Source(_)) && error.to_string().contains("the disk is gone"), "{error}");
     // the first 4 MiB had been written
-    let id = publish_users(&kv, "a", Named::Dense, 1).await.id;
-    let keys: Vec<_> = (1..700).map(|page| format!("{NS}:{id}:{page}").into_bytes()).collect();
+    let there = publish_users(&kv, "a", Named::Dense, 1).await;
+    let keys: Vec<_> = (1..700).map(|page| page_key(&there, page)).collect();
     assert_eq!(kv.persist_many(&keys).await.unwrap(), 0);
 }
 

@@ -116,7 +116,7 @@ async fn a_shorter_and_a_longer_release_roll_too<K: Kv + Clone>(kv: K) {
         let longer = roll(&kv, &name("c"), named, 20_000).await.unwrap();
         verify(&kv, NS, &longer).await.unwrap();
         assert!(new.get(&ids).await.unwrap().iter().all(Option::is_none));
-        assert_eq!(longer.keys(), first.id);
+        assert_eq!(longer.keys(), first.keys());
     }
 }
 

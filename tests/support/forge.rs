@@ -7,7 +7,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::Value;
 use tempfile::TempDir;
-use tonnage::catalog::{BuildSpec, Index, QueryVector, TagFilter, build};
+use tonnage::catalog::{BuildSpec, Index, QueryVector, build};
 use tonnage::codec::{Codec, Metric, record};
 use tonnage::file::{Mapped, Tag, Writer};
 use tonnage::graph::check::unreachable;
@@ -140,6 +140,14 @@ impl Forger {
     }
 }
 
+/// The items of a tag, one bit each, and how many they are.
+pub fn tagged(index: &Index, tag: &str) -> Option<(Vec<u64>, usize)> {
+    let (_, nodes) = index.tag(index.find_tag(tag).ok()?);
+    let mut bits = vec![0; index.len().div_ceil(64)];
+    nodes.iter().for_each(|node| bits[*node as usize / 64] |= 1 << (node % 64));
+    Some((bits, nodes.len()))
+}
+
 /// Asks an index everything there is to ask, and checks what must hold whatever is in the file.
 pub fn exercise(index: &Index) {
     let (n, dim) = (index.len(), index.dim());
@@ -147,9 +155,8 @@ pub fn exercise(index: &Index) {
     let basis = (0..dim).map(|at| f32::from(at == 0)).collect();
     let queries: [Vec<f32>; 5] = [random.normals(dim), random.normals(dim), basis, vec![0.0; dim], vec![-1e15; dim]];
     let exclude: Vec<u32> = (0..n as u32).step_by(3).collect();
-    let (blue, passing) =
-        index.bits(&TagFilter { any: vec!["blue".into()], none: vec!["new".into()] }).unwrap_or_default();
-    let bits = (!blue.is_empty()).then_some((&blue[..], passing));
+    let blue = tagged(index, "blue");
+    let bits = blue.as_ref().map(|(bits, passing)| (&bits[..], *passing));
     let filters = [Filter::default(), Filter { bits: None, exclude: &exclude }, Filter { bits, exclude: &exclude }];
     let mut record = vec![0; Codec::Int8.bytes_per_vector(dim)];
     record::encode(Codec::Int8, &queries[0], &mut record).unwrap();

@@ -81,7 +81,7 @@ pub async fn publish_users<K: Kv>(kv: &K, name: &str, named: Named, count: u32) 
 
 /// The key of a page, put together as the wire format says and not by the code under test.
 pub fn page_key(manifest: &Manifest, page: u32) -> Vec<u8> {
-    format!("{NS}:{}:{page}", manifest.id).into_bytes()
+    format!("{NS}:{}:{page}", manifest.keys()).into_bytes()
 }
 
 /// A grace long enough for a test's publish and short enough to wait for.
