@@ -3,10 +3,13 @@
 //!
 //! `cargo bench --bench service -- [ITEMS] [USERS] [FOLDER] [ADDRESS]`, 1,000,000 of each by default; a folder keeps the
 //! index for the next run. At the address another service answers the same requests: it is measured by turns with ours,
-//! and no overload is (`tools/stack`). The word `prepare` in its place only makes what is in the folder.
+//! and no overload is (`tools/stack`). The word `prepare` in its place only makes what is in the folder, and `faults` has
+//! the store killed, paused, slowed, out of memory and read-only under half the load.
 //! Open loop: a request's latency counts from when it was meant to be sent, however late that was.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench talks, and fails by panicking")]
 
+#[path = "support/faults.rs"]
+mod faults;
 #[path = "../tests/support/items.rs"]
 mod items;
 #[path = "support/load.rs"]
@@ -19,6 +22,7 @@ use std::io::{BufRead, BufReader, BufWriter, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use items::Random;
@@ -45,14 +49,17 @@ fn main() {
     let (items, users) = (number(0), number(1));
     let temporary = tempfile::tempdir().unwrap();
     let folder = arguments.get(2).map_or(temporary.path().to_owned(), PathBuf::from);
-    let redis = RedisServer::start(&[]);
+    let mut redis = RedisServer::start(&[]);
     prepare(&folder, items, users, &redis.url());
     let other = arguments.get(3).map(String::as_str);
     if other == Some("prepare") {
         return;
     }
-    let service = Service::start(&folder, &redis.url());
     let bodies = bodies(items, users);
+    if other == Some("faults") {
+        return trouble(&folder, &mut redis, &bodies);
+    }
+    let service = Service::start(&folder, &redis.url());
     judge(&folder, service.public, items);
     if let Some(other) = other {
         return compare(&folder, items, service.public, other.parse().unwrap(), &bodies);
@@ -61,6 +68,21 @@ fn main() {
         "{items} items x {DIM}, {users} users, k {K}, session of {SESSION}, {SEEN} seen, one tag of half the items"
     );
     measure(&service, &bodies);
+}
+
+/// Half the load through one fault after another.
+fn trouble(folder: &Path, redis: &mut RedisServer, bodies: &[Vec<u8>]) {
+    let lag = Arc::default();
+    let server = redis.url().trim_start_matches("redis://").trim_end_matches("/0").parse().unwrap();
+    let way = faults::way_to(server, Arc::clone(&lag));
+    let service = Service::start(folder, &format!("redis://{way}/0"));
+    closed(service.public, bodies, CLIENTS, SPAN);
+    let rate = 0.5 * closed(service.public, bodies, CLIENTS, SPAN).goodput(SPAN);
+    println!("{rate:.0} requests/s, half of what saturates it over a way that can be made longer");
+    for fault in &faults::FAULTS {
+        faults::suffer(fault, redis, &lag, service.public, bodies, rate);
+        publish(folder, &redis.url());
+    }
 }
 
 /// Saturation of both by turns, and how long each takes with one client.
@@ -132,6 +154,11 @@ fn prepare(folder: &Path, items: usize, users: usize, store: &str) {
             "build --items items.npy --metric dot --users users.npy --tags tags.csv --release bench --out items.tng",
         );
     }
+    publish(folder, store);
+}
+
+/// The users, unless they are there.
+fn publish(folder: &Path, store: &str) {
     run(folder, &format!("publish --index items.tng --users users.npy --release bench --store {store}"));
 }
 
@@ -292,12 +319,7 @@ impl Outcome {
     }
 
     fn line(&self, span: Duration) -> String {
-        let ms = |of: &[Duration], share: f64| {
-            let mut sorted = of.to_vec();
-            sorted.sort_unstable();
-            let at = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
-            sorted.get(at).map_or(0.0, |took| took.as_secs_f64() * 1e3)
-        };
+        let ms = |of: &[Duration], share: f64| load::at(of, share).as_secs_f64() * 1e3;
         let refused = if self.refused.is_empty() {
             String::new()
         } else {

@@ -13,6 +13,8 @@ pub struct Outcome {
     pub answered: Vec<Duration>,
     /// and from when they were.
     pub answered_took: Vec<Duration>,
+    /// How many of them had fewer items than were asked for.
+    pub fewer: usize,
     /// Of those refused with 429, the same.
     pub refused: Vec<Duration>,
     /// From when they were sent.
@@ -48,7 +50,8 @@ fn run(address: SocketAddr, bodies: &[Vec<u8>], clients: usize, span: Duration, 
             std::thread::sleep(meant.saturating_duration_since(Instant::now()));
             let sent = Instant::now();
             match exchange(&mut stream, &bodies[number % bodies.len()], &mut buffer) {
-                Some((200, _)) => {
+                Some((200, body)) => {
+                    own.fewer += usize::from(!is_whole(&buffer[body]));
                     own.answered.push(meant.elapsed());
                     own.answered_took.push(sent.elapsed());
                 }
@@ -68,9 +71,33 @@ fn run(address: SocketAddr, bodies: &[Vec<u8>], clients: usize, span: Duration, 
         all.refused.append(&mut own.refused);
         all.refused_took.append(&mut own.refused_took);
         all.failed += own.failed;
+        all.fewer += own.fewer;
     };
     std::thread::scope(|scope| (0..clients).for_each(|_| drop(scope.spawn(client))));
     all.into_inner().unwrap()
+}
+
+/// Whether an answer has as many items as were asked for.
+fn is_whole(body: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(body) else { return false };
+    let number = |name: &str| text.rsplit_once(name)?.1.split([',', '}']).next();
+    // The service that ours is compared with does not say.
+    number("\"requested\":") == number("\"returned\":")
+}
+
+impl Outcome {
+    /// The time within which a share of the answers came.
+    pub fn answered_at(&self, share: f64) -> Duration {
+        at(&self.answered, share)
+    }
+}
+
+/// The time that a share of some times is within.
+pub fn at(times: &[Duration], share: f64) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let at = ((sorted.len() as f64 * share) as usize).min(sorted.len().saturating_sub(1));
+    sorted.get(at).copied().unwrap_or_default()
 }
 
 /// Asks whether the service lives every 20 ms while something goes on; says how long the slowest answer took.
