@@ -162,11 +162,11 @@ fn a_doctor_finds_what_is_wrong_and_nothing_else() {
 
     // a page of each of them goes, and a page of one that was retired comes back
     let list = bench.works("releases list --store STORE --json").json();
-    let id = |at: usize| list["releases"][at]["id"].as_str().unwrap().to_owned();
-    server.say(&format!("DEL tonnage:{}:3", id(1))).unwrap();
+    let keys = |at: usize| list["releases"][at]["keys"].as_str().unwrap().to_owned();
+    server.say(&format!("DEL tonnage:{}:3", keys(1))).unwrap();
     bench.refused(1, "doctor --store STORE", &["release b has lost 1 pages"]);
     bench.works("releases retire a --store STORE");
-    server.say(&format!("SET tonnage:{}:5 x", id(0))).unwrap();
+    server.say(&format!("SET tonnage:{}:5 x", keys(0))).unwrap();
     bench.refused(1, "doctor --store STORE", &["1 pages are left of release a (retired)", "2 findings"]);
 }
 
@@ -225,7 +225,7 @@ fn item_pages_are_published_read_by_others_and_go_with_their_release() {
         .says(&["release a is active: 100000 users", "a is active: 300 items"]);
     let page = |name: &str| {
         let entry = list["items"].as_array().unwrap().iter().find(|entry| entry["name"] == name).unwrap();
-        server.say(&format!("EXISTS tonnage.items:{}:0", entry["id"].as_str().unwrap())).unwrap()
+        server.say(&format!("EXISTS tonnage.items:{}:0", entry["keys"].as_str().unwrap())).unwrap()
     };
     assert!(page("a").starts_with(":1") && page("b").starts_with(":1"));
     // other items than those of the active users
@@ -240,8 +240,8 @@ fn item_pages_are_published_read_by_others_and_go_with_their_release() {
     bench.works("releases retire a --store STORE").says(&["release a (previous)", "release a, items (previous)"]);
     assert!(page("a").starts_with(":0") && page("b").starts_with(":1"));
     // a page that is lost is found
-    let id = list["items"][1]["id"].as_str().unwrap();
-    server.say(&format!("DEL tonnage.items:{id}:0")).unwrap();
+    let keys = list["items"][1]["keys"].as_str().unwrap();
+    server.say(&format!("DEL tonnage.items:{keys}:0")).unwrap();
     bench.refused(1, "doctor --store STORE", &["release b (items) has lost 1 pages"]);
 
     // users of another release take over, and the items of the old one go with it, though nothing came in their place

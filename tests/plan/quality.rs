@@ -152,7 +152,9 @@ fn on_bundled_data_the_index_is_worth_what_it_measured_of_itself() {
     for rung in ladder {
         let served = served.iter().find(|s| (s.ef, s.users) == (rung.ef, Codec::F32)).unwrap();
         let recall = served.worth.recall;
-        assert!(recall.low <= rung.recall_at_10 && rung.recall_at_10 <= recall.high, "{rung:?} {recall:?}");
+        // The profile's is an estimate as well, of half as many users: between the two lies what either may be off by.
+        let off = (recall.high - recall.low) * (1.0 + f64::sqrt(2.0)) / 2.0;
+        assert!((recall.mean - rung.recall_at_10).abs() <= off, "{rung:?} {recall:?}");
     }
     let exact = finest(&jury.exact(&mut |_| ()).unwrap());
     let hits = exact.hit_rate.unwrap();

@@ -232,7 +232,7 @@ impl<K: Kv + Clone + 'static> Scratch<K> {
     /// Everything by its name: see `docs/wire-format.md`.
     pub async fn remove(&self) -> Result<(), CostError> {
         let (ns, manifest) = (&self.ns, self.engine.users().manifest());
-        let pages = (0..manifest.pages()).map(|page| format!("{ns}:{}:{page}", manifest.id).into_bytes());
+        let pages = (0..manifest.pages()).map(|page| format!("{ns}:{}:{page}", manifest.keys()).into_bytes());
         let values = (0..VALUES).flat_map(|at| [self.key(Request::List, at), self.key(Request::Candidates, at)]);
         let others = [format!("{ns}:r:{}", manifest.name), format!("{ns}:current")].map(String::into_bytes);
         self.kv.delete_many(&pages.chain(values).chain(others).collect::<Vec<_>>()).await?;
