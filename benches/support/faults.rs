@@ -80,7 +80,8 @@ pub fn suffer(
     let (refused, failed) = (sum(|of| of.refused.len()), sum(|of| of.failed));
     let p99 = |of: &Outcome| of.answered_at(0.99).as_secs_f64() * 1e3;
     println!(
-        "{:20} {whole} of {asked} answered with all items ({:.3} %), {refused} refused, {failed} failed, p99 {:.2} ms before, {:.2} in it, {:.2} after, {}",
+        "{:20} {whole} of {asked} answered with all items ({:.3} %), {refused} refused, {failed} failed, \
+         p99 {:.2} ms before, {:.2} in it, {:.2} after, {}",
         fault.name,
         100.0 * whole as f64 / asked as f64,
         p99(&before),

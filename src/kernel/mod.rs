@@ -227,7 +227,7 @@ impl Kernels {
     /// the very best is always among them. Minus infinity never is; values must not be NaN.
     pub fn best_of_columns(&self, values: &[f32], width: usize, out: &mut [u32; COLUMNS]) -> usize {
         // SAFETY: no conditions.
-        unsafe { (self.best_of_columns)(values, width, out) }
+        unsafe { (self.best_of_columns)(values, width.min(COLUMNS), out) }
     }
 
     /// Appends each `(id, score)` with `score > floor` to `out_ids` and `out_scores`, in order, and returns how

@@ -240,7 +240,7 @@ fn pool_operations_are_the_same_at_every_level() {
                 assert_eq!(kernels.append_above(floor, ids, scores, &mut got.0, &mut got.1), kept);
                 assert_eq!((&got.0[..kept], &got.1[..kept]), (&want.0[..kept], &want.1[..kept]));
             }
-            for width in [0, 1, 2, 5, 8, COLUMNS] {
+            for width in [0, 1, 2, 5, 8, COLUMNS, 1 << 40] {
                 let (mut got, mut want) = ([0; COLUMNS], [0; COLUMNS]);
                 let count = kernels.best_of_columns(scores, width, &mut got);
                 assert_eq!(count, scalar::best_of_columns(scores, width, &mut want), "{:?} {len}", kernels.level());

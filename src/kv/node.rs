@@ -118,8 +118,8 @@ impl Node {
         command.query_async(&mut self.0.requests.clone()).await
     }
 
-    /// `WATCH`, look, and `write` in `MULTI EXEC`: a `SET` or an `UNLINK` of that key. A refused `EXEC` means that someone else wrote in between, perhaps the same
-    /// bytes: look again. Each turn means another writer's success, so it ends.
+    /// `WATCH`, look, and `write` in `MULTI EXEC`: a `SET` or an `UNLINK` of that key. A refused `EXEC` means that someone
+    /// else wrote in between, perhaps the same bytes: look again. Each turn means another writer's success, so it ends.
     pub(super) async fn if_equal(
         &self,
         key: &[u8],

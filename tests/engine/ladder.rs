@@ -320,18 +320,24 @@ async fn a_vector_of_another_release_is_never_scored_unless_its_index_is_loaded(
     assert_eq!(next.recommend_one(&Stage::request(3)).await.unwrap().degraded, [Degraded::OverlayDamaged]);
 }
 
-#[tokio::test]
-async fn users_that_only_the_release_before_has_are_answered_by_its_index() {
-    let (kv, _folder) = embedded().await;
-    let (mut world, kv) = (World::dot(), moody(kv));
-    let old = world.engine(&kv).await;
+/// An engine of the first release, and one of the next, which has half of its users, and of the first beside it.
+async fn half_of_them_gone<K: Kv + Clone>(world: &mut World, kv: &K) -> (Engine<K>, Engine<K>) {
+    let old = world.engine(kv).await;
     world.build("next.tng", Codec::Int8, 7, true);
     world.user_names.truncate(USERS / 2);
     world.users.truncate(USERS / 2 * DIM);
     crate::support::vectors::write_npy(&world.path("users.npy"), &world.users, DIM);
-    let next = world.engine_of(&kv, "next.tng", Codec::Int8).await;
+    let next = world.engine_of(kv, "next.tng", Codec::Int8).await;
     let users = UserVectors::open(kv.clone(), NS).await.unwrap();
     let both = old.succeed(Index::open(next.index().path()).unwrap(), users).unwrap();
+    (old, both)
+}
+
+#[tokio::test]
+async fn users_that_only_the_release_before_has_are_answered_by_its_index() {
+    let (kv, _folder) = embedded().await;
+    let (mut world, kv) = (World::dot(), moody(kv));
+    let (old, both) = half_of_them_gone(&mut world, &kv).await;
     kv.between.reads();
     let answer = both.recommend_one(&Stage::request(USERS - 1)).await.unwrap();
     assert_eq!(kv.between.reads(), 1);
@@ -374,14 +380,7 @@ async fn pages_are_all_of_the_release_that_gave_the_first_until_it_is_gone() {
 async fn a_tag_that_either_release_knows_is_known_to_all_users() {
     let (kv, _folder) = embedded().await;
     let mut world = World::dot();
-    let old = world.engine(&kv).await;
-    world.build("next.tng", Codec::Int8, 7, true);
-    world.user_names.truncate(USERS / 2);
-    world.users.truncate(USERS / 2 * DIM);
-    crate::support::vectors::write_npy(&world.path("users.npy"), &world.users, DIM);
-    let next = world.engine_of(&kv, "next.tng", Codec::Int8).await;
-    let users = UserVectors::open(kv.clone(), NS).await.unwrap();
-    let both = old.succeed(Index::open(next.index().path()).unwrap(), users).unwrap();
+    let (old, both) = half_of_them_gone(&mut world, &kv).await;
     let fresh = NewItem {
         id: OwnedId::parse("fresh"),
         tags: vec!["new".to_owned()],
