@@ -162,8 +162,12 @@ impl Live {
         self.read().added.len()
     }
 
-    /// Drops what was added to or deleted from other releases than these, for good.
+    /// Drops what was added to or deleted from other releases than these, for good. Where there is nothing of theirs nothing
+    /// changes: whatever was made of this version holds on.
     pub fn forget_others(&self, fingerprints: &[u64]) -> Result<(), EngineError> {
+        if self.read().releases().all(|release| fingerprints.contains(&release)) {
+            return Ok(());
+        }
         self.change(vec![Change::Keep(fingerprints.to_vec())])
     }
 
@@ -288,6 +292,11 @@ impl State {
         Ok(())
     }
 
+    /// The releases that something was added to or deleted from, some more than once.
+    fn releases(&self) -> impl Iterator<Item = u64> {
+        self.number_of.keys().map(|&(release, _)| release).chain(self.gone.keys().copied())
+    }
+
     fn added_as(&self, release: u64, hash: u64) -> Option<&NewItem> {
         let number = self.number_of.get(&(release, hash))?;
         self.added.get(&(release, *number)).map(Arc::as_ref)
@@ -407,6 +416,9 @@ mod tests {
         let late = Shelf::new(index(folder.path()), 0, &live).unwrap();
         assert_eq!(late.scope().available(), 1);
         drop(shelves);
+        // what was hidden is so in every release: there is nothing to forget
+        live.forget_others(&[]).unwrap();
+        assert_eq!(live.version(), 3);
         hide(2).unwrap();
         assert_eq!((late.scope().available(), live.shown.lock().unwrap().shelves.len()), (0, 1));
     }
