@@ -1,10 +1,14 @@
-//! Clients: a thread and a kept connection each, because a thread wakes within some 50 us of when it meant to.
+//! Clients: kept connections that one thread looks after, as little of the machine as clients can take, so that what is
+//! measured is the service. It sleeps in `epoll`, to the microsecond, until an answer comes or a request is due.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
 
 /// What came of requests.
 #[derive(Debug, Default)]
@@ -34,47 +38,105 @@ pub fn open(address: SocketAddr, bodies: &[Vec<u8>], clients: usize, rate: f64, 
 }
 
 fn run(address: SocketAddr, bodies: &[Vec<u8>], clients: usize, span: Duration, rate: Option<f64>) -> Outcome {
-    let (next, all) = (AtomicUsize::new(0), Mutex::new(Outcome::default()));
-    let began = Instant::now();
-    let client = || {
-        let (mut stream, mut buffer, mut own) = (connect(address), vec![0; 1 << 16], Outcome::default());
-        loop {
-            let number = next.fetch_add(1, Relaxed);
-            let meant = match rate {
-                Some(rate) => began + Duration::from_secs_f64(number as f64 / rate),
-                None => Instant::now(),
-            };
-            if meant >= began + span || Instant::now() >= began + span {
-                break;
-            }
-            std::thread::sleep(meant.saturating_duration_since(Instant::now()));
-            let sent = Instant::now();
-            match exchange(&mut stream, &bodies[number % bodies.len()], &mut buffer) {
-                Some((200, body)) => {
-                    own.fewer += usize::from(!is_whole(&buffer[body]));
-                    own.answered.push(meant.elapsed());
-                    own.answered_took.push(sent.elapsed());
-                }
-                Some((429, _)) => {
-                    own.refused.push(meant.elapsed());
-                    own.refused_took.push(sent.elapsed());
-                }
-                _ => {
-                    own.failed += 1;
-                    stream = connect(address);
-                }
+    let (poll, mut all) = (epoll::create(epoll::CreateFlags::CLOEXEC).unwrap(), Outcome::default());
+    let mut clients: Vec<Client> = (0..clients).map(|number| Client::new(&poll, number, address)).collect();
+    let mut idle: Vec<usize> = (0..clients.len()).collect();
+    let mut events = Vec::with_capacity(clients.len());
+    let (began, mut number) = (Instant::now(), 0);
+    let end = began + span;
+    loop {
+        let now = Instant::now();
+        let due = rate.map(|rate| began + Duration::from_secs_f64(number as f64 / rate));
+        let over = now.max(due.unwrap_or(now)) >= end;
+        if over && idle.len() == clients.len() {
+            return all;
+        }
+        if !over
+            && due.is_none_or(|due| due <= now)
+            && let Some(free) = idle.pop()
+        {
+            clients[free].send(&bodies[number % bodies.len()], due.unwrap_or(now));
+            number += 1;
+            continue;
+        }
+        // for an answer, and for the next request where somebody could send it
+        let until = due.filter(|_| !over && !idle.is_empty()).map(|due| due.saturating_duration_since(now));
+        events.clear();
+        let until = until.map(|until| until.try_into().unwrap());
+        epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), until.as_ref()).unwrap();
+        for event in &events {
+            let client = &mut clients[event.data.u64() as usize];
+            if let Some(answer) = client.receive() {
+                client.note(answer, &mut all);
+                idle.push(client.number);
             }
         }
-        let mut all = all.lock().unwrap();
-        all.answered.append(&mut own.answered);
-        all.answered_took.append(&mut own.answered_took);
-        all.refused.append(&mut own.refused);
-        all.refused_took.append(&mut own.refused_took);
-        all.failed += own.failed;
-        all.fewer += own.fewer;
-    };
-    std::thread::scope(|scope| (0..clients).for_each(|_| drop(scope.spawn(client))));
-    all.into_inner().unwrap()
+    }
+}
+
+/// A connection, and the request that is under way on it.
+struct Client<'a> {
+    poll: &'a OwnedFd,
+    number: usize,
+    address: SocketAddr,
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    read: usize,
+    meant: Instant,
+    sent: Instant,
+}
+
+/// Status, and where in the buffer the body is; nothing of a connection that broke.
+type Answer = Option<(u16, Range<usize>)>;
+
+impl<'a> Client<'a> {
+    fn new(poll: &'a OwnedFd, number: usize, address: SocketAddr) -> Self {
+        let (stream, now) = (watched(poll, number, address), Instant::now());
+        Self { poll, number, address, stream, buffer: vec![0; 1 << 16], read: 0, meant: now, sent: now }
+    }
+
+    /// Sends a request; there is room for it, as nothing else is under way.
+    fn send(&mut self, request: &[u8], meant: Instant) {
+        (self.meant, self.sent, self.read) = (meant, Instant::now(), 0);
+        // of a connection that broke hears whoever reads
+        let _ = self.stream.write_all(request);
+    }
+
+    /// The answer, once it is there as a whole.
+    fn receive(&mut self) -> Option<Answer> {
+        match self.stream.read(&mut self.buffer[self.read..]) {
+            Ok(more @ 1..) => self.read += more,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+            _ => return Some(None),
+        }
+        parse(&self.buffer[..self.read]).map(Some)
+    }
+
+    fn note(&mut self, answer: Answer, all: &mut Outcome) {
+        match answer {
+            Some((200, body)) => {
+                all.fewer += usize::from(!is_whole(&self.buffer[body]));
+                all.answered.push(self.meant.elapsed());
+                all.answered_took.push(self.sent.elapsed());
+            }
+            Some((429, _)) => {
+                all.refused.push(self.meant.elapsed());
+                all.refused_took.push(self.sent.elapsed());
+            }
+            _ => {
+                all.failed += 1;
+                self.stream = watched(self.poll, self.number, self.address);
+            }
+        }
+    }
+}
+
+/// A connection that wakes a poll when there is something to read.
+fn watched(poll: &OwnedFd, number: usize, address: SocketAddr) -> TcpStream {
+    let stream = connect(address);
+    stream.set_nonblocking(true).unwrap();
+    epoll::add(poll, &stream, epoll::EventData::new_u64(number as u64), epoll::EventFlags::IN).unwrap();
+    stream
 }
 
 /// Whether an answer has as many items as were asked for.
@@ -135,19 +197,23 @@ fn connect(address: SocketAddr) -> TcpStream {
 }
 
 /// Sends a request; the status, and where in the buffer the body is.
-fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) -> Option<(u16, std::ops::Range<usize>)> {
+fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) -> Option<(u16, Range<usize>)> {
     stream.write_all(request).ok()?;
     let mut read = 0;
     loop {
-        let more = stream.read(&mut buffer[read..]).ok().filter(|&more| more > 0)?;
-        read += more;
-        let Some(head) = buffer[..read].windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-        let text = std::str::from_utf8(&buffer[..head]).ok()?;
-        let status = text.get(9..12)?.parse().ok()?;
-        let length = text.lines().find_map(|line| line.strip_prefix("content-length: "))?.parse::<usize>().ok()?;
-        let body = head + 4..head + 4 + length;
-        if read >= body.end {
-            return Some((status, body));
+        read += stream.read(&mut buffer[read..]).ok().filter(|&more| more > 0)?;
+        if let Some(answer) = parse(&buffer[..read]) {
+            return Some(answer);
         }
     }
+}
+
+/// The status, and where the body is, once all of it is there.
+fn parse(answer: &[u8]) -> Option<(u16, Range<usize>)> {
+    let head = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let text = std::str::from_utf8(&answer[..head]).ok()?;
+    let status = text.get(9..12)?.parse().ok()?;
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length: "))?.parse::<usize>().ok()?;
+    let body = head + 4..head + 4 + length;
+    (answer.len() >= body.end).then_some((status, body))
 }
