@@ -181,8 +181,8 @@ fn check(spec: &BuildSpec) -> Result<(), CatalogError> {
     if !(1..=1 << 16).contains(&spec.graph.ef_construction) {
         return setting("ef_construction", "1 to 65536".into(), spec.graph.ef_construction.to_string());
     }
-    if dim > kernel::MAX_DIM || n > i32::MAX as usize {
-        let most = format!("at most {} of {} dimensions", i32::MAX, kernel::MAX_DIM);
+    if dim > kernel::MAX_DIM || n > graph::MOST_NODES {
+        let most = format!("at most {} of {} dimensions", graph::MOST_NODES, kernel::MAX_DIM);
         return setting("the number of items", most, format!("{n} of {dim}"));
     }
     if graph::build::most_links(n, spec.graph.m) > u64::from(u32::MAX) {

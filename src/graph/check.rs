@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::Graph;
 use super::links::{Layer, Roomy, push, used};
 use super::order::MAX_LAYERS;
 use super::scratch::{Scratch, rank};
 use super::walk::{Effort, enter, walk};
+use super::{Graph, MOST_NODES};
 use crate::codec::Matrix;
 use crate::kernel::Kernels;
 
@@ -27,6 +27,9 @@ pub fn structure(graph: &Graph, n: usize) -> Result<(), Broken> {
     let broken = |what: String| Err(Broken(what));
     if graph.len != n {
         return broken(format!("expected {n} nodes, got {}", graph.len));
+    }
+    if n > MOST_NODES {
+        return broken(format!("expected at most {MOST_NODES} nodes, got {n}"));
     }
     if graph.upper_lens.len() > MAX_LAYERS {
         return broken(format!("expected at most {MAX_LAYERS} layers above, got {}", graph.upper_lens.len()));
@@ -145,5 +148,17 @@ impl Reached {
         while let Some(node) = queue.pop() {
             layer.row(node).iter().for_each(|&link| meet(link, queue));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_nodes_than_walks_can_mark_are_refused() {
+        let broken = |n| structure(&Graph::new(n, &[], &[], &[]), n).unwrap_err().to_string();
+        assert!(broken(MOST_NODES + 1).starts_with("expected at most 2147483647 nodes"), "{}", broken(MOST_NODES + 1));
+        assert!(broken(MOST_NODES).contains("starts of rows"));
     }
 }

@@ -29,6 +29,9 @@ pub use build::{Built, build};
 pub use scratch::Scratch;
 pub use search::{Filter, SearchOptions, SearchStats, Searcher, Tuning};
 
+/// Nodes of a graph at most: what walks keep of one is its number and a bit.
+pub const MOST_NODES: usize = i32::MAX as usize;
+
 /// How a graph is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BuildOptions {

@@ -25,6 +25,10 @@ impl Pool {
         &self.ids[..self.len]
     }
 
+    pub fn ids_mut(&mut self) -> &mut [u32] {
+        &mut self.ids[..self.len]
+    }
+
     pub fn scores(&self) -> &[f32] {
         &self.scores[..self.len]
     }
@@ -214,6 +218,8 @@ pub struct Scratch {
     pub(super) passed: usize,
     /// Expanded nodes that are barred.
     pub(super) over: usize,
+    /// Candidates that are, expanded or not.
+    pub(super) met_barred: usize,
     /// Distances and hops of the last walk.
     pub(super) distances: usize,
     pub(super) hops: usize,

@@ -14,6 +14,7 @@
 
 use std::ops::Range;
 
+use super::MOST_NODES;
 use super::links::{Layer, Packed};
 use super::scratch::{Pool, Scratch};
 use crate::codec::{Matrix, Query};
@@ -56,15 +57,19 @@ impl Gate<'_> {
         self.bits.is_none_or(|bits| has(bits, node)) && !self.bars(node)
     }
 
-    /// Nodes to expand on account of one that does not pass.
-    #[inline]
-    fn costs(self, node: u32) -> usize {
-        usize::from(!self.passes(node)) + FURTHER * usize::from(self.bars(node))
-    }
-
     #[inline]
     fn bars(self, node: u32) -> bool {
         self.barred.is_some_and(|bits| has(bits, node))
+    }
+
+    /// Marks those that do not pass; how many of them are barred.
+    fn mark(self, nodes: &mut [u32]) -> usize {
+        let mut barred = 0;
+        for node in nodes {
+            barred += usize::from(self.bars(*node));
+            *node |= if self.passes(*node) { 0 } else { FAILS };
+        }
+        barred
     }
 
     /// Whether a walk that has `left` nodes to expand cannot end within its bounds, or will not, going on as it went.
@@ -74,6 +79,10 @@ impl Gate<'_> {
         expanded + left > self.most || self.bits.is_some() && few
     }
 }
+
+/// Stands in a pool of open candidates, on top of its number, with a node that does not pass: the pool is counted often, and
+/// a look at the bits of each would take longer than all else. Numbers of nodes are below it.
+const FAILS: u32 = MOST_NODES as u32 + 1;
 
 /// Further nodes to expand for each barred one that was: what comes after the best is harder to find than they are.
 pub(super) const FURTHER: usize = 2;
@@ -167,8 +176,9 @@ pub(super) fn walk(
 ) {
     (scratch.passed, scratch.over, scratch.distances) = (0, 0, 0);
     if let Some(gate) = gate {
-        let Scratch { open, hits, .. } = &mut *scratch;
+        let Scratch { open, hits, met_barred, .. } = &mut *scratch;
         open.iter().filter(|&(id, _)| gate.passes(id)).for_each(|(id, score)| hits.push(id, score));
+        *met_barred = gate.mark(open.ids_mut());
     }
     let mut bounds = Bounds { open: f32::NEG_INFINITY, hits: f32::NEG_INFINITY, limit: 0 };
     let (mut gathered, mut scored) = (0, scratch.visited.len());
@@ -200,7 +210,7 @@ fn score(
     scratch: &mut Scratch,
 ) {
     let left = effort.left(scratch);
-    let Scratch { visited, scores, query, open, closed, hits, spare, over, .. } = scratch;
+    let Scratch { visited, scores, query, open, closed, hits, spare, over, met_barred, .. } = scratch;
     let ids = visited.since(from);
     if ids.is_empty() {
         return;
@@ -208,6 +218,7 @@ fn score(
     room(scores, ids.len());
     let scores = &mut scores[..ids.len()];
     matrix.score(kernels, query, ids, scores);
+    let new = open.len();
     open.append_above(kernels, bounds.open, ids, scores);
     // What cannot be expanded any more need not be kept to be expanded.
     let Some(gate) = gate else {
@@ -217,9 +228,11 @@ fn score(
         }
         return;
     };
+    *met_barred += gate.mark(&mut open.ids_mut()[new..]);
     if open.len() > bounds.limit.max(left + SLACK) {
         // Expanding those that do not pass brings on others, which must still be there then.
-        let spent: usize = open.ids().iter().map(|&id| gate.costs(id)).sum();
+        let failing: u32 = open.ids().iter().map(|&id| id / FAILS).sum();
+        let spent = failing as usize + FURTHER * (*met_barred - *over);
         let keep = (left + spent).min(gate.most.saturating_sub(closed.len()));
         bounds.limit = keep + SLACK;
         if open.len() > bounds.limit {
@@ -256,13 +269,14 @@ fn choose(
     let count = kernels.best_of_columns(open.scores(), width.min(left), &mut places);
     for &at in &places[..count] {
         let (node, score) = (open.ids()[at as usize], open.scores()[at as usize]);
+        *passed += usize::from(node < FAILS);
+        let node = node & !FAILS;
         layer.ask(node);
         closed.push(node, score);
     }
     open.take(&places[..count]);
     if let Some(gate) = gate {
         let chosen = &closed.ids()[before..];
-        *passed += chosen.iter().filter(|&&node| gate.passes(node)).count();
         *over += chosen.iter().filter(|&&node| gate.bars(node)).count();
     }
 }
