@@ -13,6 +13,7 @@ mod items;
 mod kill;
 mod lifecycle;
 mod lists;
+mod pipelined;
 mod release;
 mod roll_stops;
 mod rolling;
