@@ -321,11 +321,11 @@ impl<K: Kv> Engine<K> {
 
     /// Records what a user did: in the session, and what counts as seen.
     pub async fn record(&self, user: &OwnedId, events: &[Event]) -> Result<(), EngineError> {
-        self.record_all(vec![(user.clone(), events.to_vec())]).await
+        self.record_all(vec![(user.clone(), events.to_vec())]).await.pop().unwrap_or(Ok(()))
     }
 
-    /// The same of several users, each once.
-    pub async fn record_all(&self, users: Vec<(OwnedId, Vec<Event>)>) -> Result<(), EngineError> {
+    /// The same of several users, each once and with an outcome of their own.
+    pub async fn record_all(&self, users: Vec<(OwnedId, Vec<Event>)>) -> Vec<Result<(), EngineError>> {
         let now = now_s();
         let stored = |event: &Event| StoredEvent {
             item: item_hash(event.item.as_id()),
@@ -339,7 +339,7 @@ impl<K: Kv> Engine<K> {
             let events: Vec<_> = events.iter().map(|(user, events)| (user.as_id(), events.as_slice())).collect();
             record_all_events(home.kv(), home.ns(), &events, &self.options.session)
         };
-        Ok(recorded.await?)
+        recorded.await.into_iter().map(|outcome| Ok(outcome?)).collect()
     }
 
     /// Lays a fresher vector over a user's page, for as long as `ttl`: one that the trainer of this release would give

@@ -14,14 +14,12 @@ use crate::codec::Codec;
 use crate::kv::{KeyRange, Kv, KvError};
 use crate::store::{
     ListKind, Manifest, Overlay, Ranked, Seen, StoreError, StoredEvent, UserVectors, list_key, list_of_user,
-    overlay_key, seen_key, segment_key, session_key, sessions,
+    overlay_key, seen_key, segment_key, session_key, sessions, whole,
 };
 
 /// Why a page that there should be was not read: what is remembered stands in.
 const PAGE_TROUBLE: [Degraded; 4] =
     [Degraded::PageUnusable, Degraded::ReleaseRetired, Degraded::StoreSlow, Degraded::StoreFailed];
-/// No small value is longer: the longest overlay has 65,536 dimensions.
-const LONGEST_VALUE_BYTES: u32 = 1 << 20;
 
 /// A user's vector, and where it is at home.
 #[derive(Clone, Debug, PartialEq)]
@@ -122,7 +120,6 @@ impl<K: Kv> Resolver<'_, K> {
     }
 
     fn ranges(&self, ns: &str, asking: &Asking) -> Vec<KeyRange> {
-        let whole = |key| KeyRange { key, start: 0, end: LONGEST_VALUE_BYTES };
         let mut ranges = Vec::with_capacity(7);
         if let Some(user) = asking.user.map(OwnedId::as_id) {
             ranges.extend([overlay_key(ns, user), session_key(ns, user), seen_key(ns, user)].map(whole));

@@ -13,12 +13,13 @@ use super::body::{aside, look_through};
 use super::pool::Refused;
 use super::problem::Problem;
 use super::routes::{Entered, json, parse};
-use super::shape::{AvailabilityRequest, DeleteRequest, Done, EventsRequest, ItemsRequest};
+use super::shape::{AvailabilityRequest, DeleteRequest, Done, EventsRequest, ItemsRequest, Recorded};
 use crate::engine::EngineError;
 
-/// What users did: into their sessions, and to what they have seen. When it is not kept in time, a part of it may be.
+/// What users did: into their sessions, and to what they have seen. Each user's events are kept by themselves; the answer
+/// names those of whom some are not. When no user's are, it is a problem. When all are not kept in time, some may be.
 #[utoipa::path(post, path = "/v1/events", tag = "change", request_body = EventsRequest,
-    responses((status = 200, body = Done), (status = 503, description = "The store is away")))]
+    responses((status = 200, body = Recorded), (status = 503, description = "The store is away")))]
 pub async fn events(mut entered: Entered) -> Result<Response, Problem> {
     let app = Arc::clone(&entered.app);
     let (body, limits) = (entered.body().await?, app.config.limits);
@@ -29,18 +30,42 @@ pub async fn events(mut entered: Entered) -> Result<Response, Problem> {
     };
     let (deadline_ms, events) = look_through(body, look).await?;
     let loaded = app.loaded()?;
-    let (deadline, accepted) = (entered.deadline(deadline_ms), events.iter().map(|(_, events)| events.len()).sum());
+    let deadline = entered.deadline(deadline_ms);
     // a timer may ring late: what is over already is not begun
     if deadline <= Instant::now() {
         return Err(app.no_time(Refused::Late));
     }
-    let kept = timeout_at(deadline.into(), loaded.engine.record_all(events)).await;
-    kept.map_err(|_| {
+    let users = events.iter().map(|(user, events)| (user.to_string(), events.len())).collect();
+    let outcomes = timeout_at(deadline.into(), loaded.engine.record_all(events)).await.map_err(|_| {
         tracing::warn!("events were not kept in time");
         Problem::store_away()
-    })?
-    .map_err(|error| problem_of(&error))?;
-    Ok(done(&entered, accepted))
+    })?;
+    recorded(&entered, users, outcomes)
+}
+
+/// What became of so many events of each user.
+fn recorded(
+    entered: &Entered,
+    users: Vec<(String, usize)>,
+    outcomes: Vec<Result<(), EngineError>>,
+) -> Result<Response, Problem> {
+    let mut recorded = Recorded { request_id: entered.id.clone(), accepted: 0, not_kept: Vec::new() };
+    let mut first = None;
+    for ((user, events), outcome) in users.into_iter().zip(outcomes) {
+        match outcome {
+            Ok(()) => recorded.accepted += events,
+            Err(error) => {
+                first.get_or_insert(error);
+                recorded.not_kept.push(user);
+            }
+        }
+    }
+    match first {
+        Some(error) if recorded.accepted == 0 => return Err(problem_of(&error)),
+        Some(error) => tracing::warn!(%error, users = recorded.not_kept.len(), "events of some users were not kept"),
+        None => {}
+    }
+    Ok(json(serde_json::to_vec(&recorded).unwrap_or_default()))
 }
 
 /// Which items are available, from now on and after a restart. Ids that the index does not have are kept for the next.

@@ -49,7 +49,7 @@ pub use overlay::{Overlay, overlay_bytes, overlay_key, put_overlays, put_segment
 pub use publish::{Encode, Ids, Prepared, PublishOptions, ReleaseSpec, Users, prepare, publish, verify};
 pub use reader::UserVectors;
 pub use release::{Addressing, FORMAT, Growth, Manifest, current, release};
-pub use sealed::item_hash;
+pub use sealed::{item_hash, whole};
 pub use seen::{Seen, SeenOptions, seen_bytes, seen_key};
 pub use session::{
     EventKind, SessionOptions, StoredEvent, record_all_events, record_events, session_bytes, session_key, sessions,

@@ -5,7 +5,10 @@ use twox_hash::XxHash3_64;
 
 use super::StoreError;
 use crate::input::Id;
+use crate::kv::KeyRange;
 
+/// No value is longer: the longest overlay has 65,536 dimensions.
+const LONGEST_BYTES: u32 = 1 << 20;
 /// Bytes before the body: checksum `u32`, format `u8`.
 pub(super) const HEADER_BYTES: usize = 5;
 /// The one format there is.
@@ -36,6 +39,11 @@ pub(super) fn open<'a>(what: &str, key: &[u8], value: &'a [u8]) -> Result<&'a [u
         [FORMAT, body @ ..] => Ok(body),
         rest => Err(StoreError::corrupt(format!("{what} format"), &FORMAT, &rest.first().copied().unwrap_or(0))),
     }
+}
+
+/// All of a small value, to be fetched together with others. No more is, whatever stands under the key.
+pub fn whole(key: Vec<u8>) -> KeyRange {
+    KeyRange { key, start: 0, end: LONGEST_BYTES }
 }
 
 /// An item in sessions and lists of seen items, whatever release: XXH3-64 of its id.

@@ -6,16 +6,18 @@
 use std::future::Future;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 
-use super::sealed::{HEADER_BYTES, open, seal};
+use super::sealed::{HEADER_BYTES, open, seal, whole};
 use super::seen::{Seen, SeenOptions, seen_key};
 use super::{StoreError, keys, now_s};
 use crate::input::Id;
-use crate::kv::Kv;
+use crate::kv::{KeyRange, Kv};
 
 /// Bytes of one event: item `u64`, when `u32` seconds since 1970, kind `u8`.
 const EVENT_BYTES: usize = 13;
+/// More events than this are kept of nobody, so that a session is no longer than what is read of it.
+const MOST_EVENTS: usize = 65_536;
 /// A write is tried so often while others write the same key: more than a user has devices.
 const TRIES: usize = 8;
 /// Values that are written at a time. 16: to replace one takes a connection of its own.
@@ -92,7 +94,7 @@ pub struct StoredEvent {
 /// What of sessions is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionOptions {
-    /// The latest events of a user. 32: half an hour of quick clicking, and 429 bytes.
+    /// The latest events of a user, at most 65,536. 32: half an hour of quick clicking, and 429 bytes.
     pub most: usize,
     /// For how long after the last one. 4 hours: by then a half-life of 30 minutes has left 0.4 % of an event.
     pub ttl: Duration,
@@ -130,42 +132,72 @@ pub async fn record_events<K: Kv>(
     events: &[StoredEvent],
     options: &SessionOptions,
 ) -> Result<(), StoreError> {
-    record_all_events(kv, ns, &[(user, events)], options).await
+    record_all_events(kv, ns, &[(user, events)], options).await.pop().unwrap_or(Ok(()))
 }
 
-/// The same for several users, each once: all that there is of them is read in one trip, and written at once. When it
-/// fails, what some of them did may be kept.
+/// The same for several users, each once and with an outcome of their own: a key of another type, or a server of a
+/// cluster that is lost, takes nothing from the others. All that there is of them is read in one trip, and written at
+/// once. Of a user whose values cannot be read nothing is written; of one who fails later a part may be kept.
 pub fn record_all_events<'k, K: Kv>(
     kv: &'k K,
     ns: &str,
     users: &[(Id<'_>, &[StoredEvent])],
     options: &SessionOptions,
-) -> impl Future<Output = Result<(), StoreError>> + Send + use<'k, K> {
-    let (known, options) = (keys::check_ns(ns), *options);
-    let mut left: Vec<Change> = users.iter().flat_map(|(user, events)| changes(ns, *user, events)).collect();
+) -> impl Future<Output = Vec<Result<(), StoreError>>> + Send + use<'k, K> {
+    let options = *options;
+    let all = users.iter().enumerate().flat_map(|(at, (user, events))| changes(ns, at, *user, events));
+    let mut recording = Recording { left: all.collect(), outcomes: users.iter().map(|_| keys::check_ns(ns)).collect() };
     async move {
-        known?;
         for _ in 0..TRIES {
-            let keys: Vec<Vec<u8>> = left.iter().map(|change| change.key.clone()).collect();
-            if keys.is_empty() {
-                return Ok(());
-            }
-            let found = kv.get_many(&keys).await?;
-            let all = left.into_iter().zip(found).map(|(change, found)| change.write(kv, found, options));
-            let lost: Vec<Option<Change>> = stream::iter(all).buffered(AT_ONCE).try_collect().await?;
-            left = lost.into_iter().flatten().collect();
+            recording.once(kv, options).await;
         }
-        match left.first() {
-            Some(Change { key, .. }) => {
-                Err(StoreError::Contended { what: String::from_utf8_lossy(key).into_owned(), tries: TRIES })
+        for Change { user, key, .. } in recording.left {
+            let what = String::from_utf8_lossy(&key).into_owned();
+            recording.outcomes[user] = Err(StoreError::Contended { what, tries: TRIES });
+        }
+        recording.outcomes
+    }
+}
+
+/// Events of users on their way into the store.
+struct Recording {
+    /// Of users who have not failed.
+    left: Vec<Change>,
+    /// Of each user, as far as it is known.
+    outcomes: Vec<Result<(), StoreError>>,
+}
+
+impl Recording {
+    /// Reads what is to be replaced, and replaces it where nobody else was quicker.
+    async fn once<K: Kv>(&mut self, kv: &K, options: SessionOptions) {
+        self.left.retain(|change| self.outcomes[change.user].is_ok());
+        if self.left.is_empty() {
+            return;
+        }
+        let ranges: Vec<KeyRange> = self.left.iter().map(|change| whole(change.key.clone())).collect();
+        let values = kv.get_ranges(&ranges).await;
+        let mut read = Vec::with_capacity(values.len());
+        for (change, value) in self.left.drain(..).zip(values) {
+            match value {
+                Ok(value) => read.push((change, value)),
+                Err(error) => self.outcomes[change.user] = Err(error.into()),
             }
-            None => Ok(()),
+        }
+        read.retain(|(change, _)| self.outcomes[change.user].is_ok());
+        let writes = read.into_iter().map(|(change, found)| change.write(kv, found, options));
+        for (user, written) in stream::iter(writes).buffered(AT_ONCE).collect::<Vec<_>>().await {
+            match written {
+                Ok(lost) => self.left.extend(lost),
+                Err(error) => self.outcomes[user] = Err(error),
+            }
         }
     }
 }
 
 /// A value that is to be replaced by itself and more.
 struct Change {
+    /// The place of its user among those whose events are recorded.
+    user: usize,
     key: Vec<u8>,
     more: More,
 }
@@ -175,25 +207,26 @@ enum More {
     Seen(Vec<u64>),
 }
 
-/// What events of a user change.
-fn changes(ns: &str, user: Id<'_>, events: &[StoredEvent]) -> impl Iterator<Item = Change> + use<> {
-    let session = Change { key: session_key(ns, user), more: More::Events(events.to_vec()) };
+/// What events of the user at that place change.
+fn changes(ns: &str, at: usize, user: Id<'_>, events: &[StoredEvent]) -> impl Iterator<Item = Change> + use<> {
+    let session = Change { user: at, key: session_key(ns, user), more: More::Events(events.to_vec()) };
     let items: Vec<u64> = events.iter().filter(|event| event.kind.is_seen()).map(|event| event.item).collect();
-    let seen = (!items.is_empty()).then(|| Change { key: seen_key(ns, user), more: More::Seen(items) });
+    let seen = (!items.is_empty()).then(|| Change { user: at, key: seen_key(ns, user), more: More::Seen(items) });
     std::iter::once(session).chain(seen)
 }
 
 impl Change {
-    /// Replaces what was found; comes back when another was quicker.
+    /// Replaces what was found, which has no bytes where nothing was; comes back when another was quicker.
     async fn write<K: Kv>(
         self,
         kv: &K,
-        found: Option<Vec<u8>>,
+        found: Vec<u8>,
         options: SessionOptions,
-    ) -> Result<Option<Self>, StoreError> {
-        let (new, ttl) = self.make(found.as_deref(), &options, now_s());
-        let kept = kv.compare_and_set(&self.key, found.as_deref(), &new, Some(ttl)).await?;
-        Ok((!kept).then_some(self))
+    ) -> (usize, Result<Option<Self>, StoreError>) {
+        let found = (!found.is_empty()).then_some(&found[..]);
+        let (new, ttl) = self.make(found, &options, now_s());
+        let kept = kv.compare_and_set(&self.key, found, &new, Some(ttl)).await;
+        (self.user, kept.map(|kept| (!kept).then_some(self)).map_err(StoreError::from))
     }
 
     /// What becomes of what was found, and for how long. What is damaged is as good as gone, and what is yet to come, as after
@@ -205,7 +238,7 @@ impl Change {
                 all.extend_from_slice(events);
                 all.iter_mut().for_each(|event| event.at_s = event.at_s.min(now_s));
                 all.sort_by_key(|event| event.at_s);
-                let surplus = all.len().saturating_sub(options.most);
+                let surplus = all.len().saturating_sub(options.most.min(MOST_EVENTS));
                 (encode(&self.key, &all[surplus..]), options.ttl)
             }
             More::Seen(items) => {
@@ -279,7 +312,7 @@ mod tests {
         let options = SessionOptions { most: 3, ..SessionOptions::default() };
         let stored = encode(&key, &[event(1, 90_000), event(2, 90_001), event(3, 90_002)]);
         // a day earlier, late reports among what is new
-        let change = Change { key: key.clone(), more: More::Events(vec![event(4, 3_600), event(5, 10)]) };
+        let change = Change { user: 0, key: key.clone(), more: More::Events(vec![event(4, 3_600), event(5, 10)]) };
         let (kept, _) = change.make(Some(&stored), &options, 3_600);
         let kept = decode(&key, &kept).unwrap();
         assert_eq!(kept, [event(2, 3_600), event(3, 3_600), event(4, 3_600)]);

@@ -64,6 +64,25 @@ fn what_many_users_did_is_one_call_to_the_service_and_one_read_of_the_store() {
 }
 
 #[test]
+fn a_user_whose_session_cannot_be_kept_is_named_and_takes_nothing_from_others() {
+    let (redis, trained) = Trained::online();
+    let serving = trained.serve(&redis.url(), "");
+    assert_eq!(redis.say("HSET tonnage:s:user-4 field value").unwrap(), ":1\r\n");
+    let before = recommended(&serving, "user-5");
+    let event = |user: &str, item: &str| json!({"user_id": user, "item_id": item, "event": "purchase"});
+    let of_two =
+        json!({"events": [event("user-5", &before[0]), event("user-4", "item-1"), event("user-5", &before[1])]});
+    let sent = send(&serving, "POST", "/v1/events", &of_two);
+    assert_eq!((accepted(&sent), &sent.json()["not_kept"]), (2, &json!(["user-4"])));
+    assert!(!recommended(&serving, "user-5").contains(&before[0]));
+    let of_one = json!({"events": [event("user-4", "item-1")]});
+    assert_eq!(send(&serving, "POST", "/v1/events", &of_one).problem(), "store-unavailable");
+    redis.say("DEL tonnage:s:user-4").unwrap();
+    let sent = send(&serving, "POST", "/v1/events", &of_two);
+    assert_eq!((accepted(&sent), &sent.json()["not_kept"]), (3, &Value::Null));
+}
+
+#[test]
 fn availability_and_new_items_survive_the_process_however_it_ends() {
     let (redis, trained) = Trained::online();
     let journal = "--set index.journal=changes.log";

@@ -6,10 +6,10 @@ use crate::support::RedisServer;
 use tonnage::codec::Codec;
 use tonnage::input::Id;
 use tonnage::kv::memory::{Expiry, Keys, Names};
-use tonnage::kv::{Kv, RedisKv, probe};
+use tonnage::kv::{Kv, KvError, RedisKv, probe};
 use tonnage::store::{
-    EventKind, Overlay, SeenOptions, SessionOptions, StoredEvent, item_hash, overlay_bytes, overlay_key, put_overlays,
-    record_events, seen_bytes, seen_key, session_bytes, session_key,
+    EventKind, Overlay, SeenOptions, SessionOptions, StoreError, StoredEvent, item_hash, overlay_bytes, overlay_key,
+    put_overlays, record_all_events, record_events, seen_bytes, seen_key, session_bytes, session_key, sessions,
 };
 
 const NS: &str = "t";
@@ -84,4 +84,33 @@ async fn all_of_it_expires() {
         let ttl = seconds(key);
         assert!(ttl > 3_600 * hours - 600 && ttl <= 3_600 * hours, "{ttl} s for {hours} h");
     }
+}
+
+#[tokio::test]
+async fn a_user_whose_key_is_of_another_type_fails_alone() {
+    let server = RedisServer::start(&[]);
+    let kv = server.connect().await;
+    for key in [session_key(NS, Id::U64(3)), seen_key(NS, Id::U64(5))] {
+        assert_eq!(server.say(&format!("HSET {} field value", String::from_utf8(key).unwrap())).unwrap(), ":1\r\n");
+    }
+    let all: Vec<Vec<StoredEvent>> = (0..8).map(|user| events(user, 2)).collect();
+    let users: Vec<(Id, &[StoredEvent])> = (0..).map(Id::U64).zip(all.iter().map(Vec::as_slice)).collect();
+    for turn in 1..=2 {
+        let outcomes = record_all_events(&kv, NS, &users, &SessionOptions::default()).await;
+        for (user, outcome) in (0..8).zip(outcomes) {
+            let wrong_type = matches!(outcome, Err(StoreError::Kv(KvError::WrongType { .. })));
+            assert_eq!(
+                (wrong_type, outcome.is_ok()),
+                if [3, 5].contains(&user) { (true, false) } else { (false, true) }
+            );
+        }
+        for user in (0..8).filter(|user| *user != 3) {
+            let key = session_key(NS, Id::U64(user));
+            let value = kv.get_many(&[key]).await.unwrap().pop().flatten();
+            let kept = value.map_or(0, |value| sessions(NS, Id::U64(user), &value).unwrap().len());
+            assert_eq!(kept, if user == 5 { 0 } else { 2 * turn }, "of a user who fails nothing is written: {user}");
+        }
+    }
+    let outcomes = record_all_events(&kv, "no:name", &users, &SessionOptions::default()).await;
+    assert!(outcomes.len() == 8 && outcomes.iter().all(|one| matches!(one, Err(StoreError::BadName { .. }))));
 }

@@ -94,6 +94,20 @@ pub struct Done {
     pub accepted: usize,
 }
 
+/// What became of events.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Recorded {
+    /// What the logs call this request.
+    pub request_id: String,
+    /// Events of users all of whose events are kept.
+    pub accepted: usize,
+    /// Ids, as texts, of the users of whom none are kept, or only a part: the store failed for them alone, and the logs
+    /// say why. Left out when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub not_kept: Vec<String>,
+}
+
 impl EventsRequest {
     /// As the engine takes them.
     pub fn by_user(self, limits: &Limits) -> Result<Vec<(OwnedId, Vec<Event>)>, Problem> {

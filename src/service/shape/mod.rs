@@ -12,7 +12,7 @@ mod request;
 
 pub use answer::{Listed, RecommendAnswer, ReleaseDocument, ReleasesDocument};
 pub use batch::Batch;
-pub use change::{AvailabilityRequest, DeleteRequest, Done, EventsRequest, ItemsRequest};
+pub use change::{AvailabilityRequest, DeleteRequest, Done, EventsRequest, ItemsRequest, Recorded};
 pub use condition::{Condition, ConditionValue, FilterDocument};
 pub use id::IdDocument;
 pub use request::{RecommendRequest, ScoreRequestDocument, SimilarRequestDocument};
