@@ -73,8 +73,8 @@ pub enum EngineError {
     },
     /// A journal that lost something that was acknowledged.
     #[error(
-        "journal {}: expected a whole record at byte {at}, got a damaged one, and whole ones again from byte {next}: changes \
-         that were acknowledged are lost; restore the file from a copy, or move it away to begin without any",
+        "journal {}: what was written at byte {at} is damaged or gone, and from byte {next} on there is more that was \
+         written later: changes that were acknowledged are lost; restore the file from a copy, or move it away to begin without any",
         path.display()
     )]
     JournalDamaged {
@@ -82,7 +82,7 @@ pub enum EngineError {
         path: std::path::PathBuf,
         /// Where the damage begins.
         at: usize,
-        /// Where what follows is whole again.
+        /// Where something is whole again.
         next: usize,
     },
     /// A journal that another has open.

@@ -85,9 +85,14 @@ fn damage_before_a_later_write_is_refused_and_the_file_is_left_as_it_is() {
             }
         }
     }
-    // a part that is gone altogether
-    fs::write(&path, [&whole[..ends[1] + 5], &whole[ends[1] + 9..]].concat()).unwrap();
-    assert_eq!(hidden(&open(&path).unwrap(), 0..20), 2, "what follows stands in another place: it is no record");
+    // a part that is gone altogether, within a write or the whole of one
+    for (gone, next) in [(ends[1] + 5..ends[1] + 9, ends[2] - 4), (ends[1]..ends[2], ends[1])] {
+        let damaged = [&whole[..gone.start], &whole[gone.end..]].concat();
+        fs::write(&path, &damaged).unwrap();
+        let error = open(&path).unwrap_err();
+        assert!(matches!(error, EngineError::JournalDamaged { at, next: from, .. } if (at, from) == (ends[1], next)));
+        assert_eq!(fs::read(&path).unwrap(), damaged);
+    }
     fs::write(&path, [&whole[..ends[1]], &vec![0; ends[3] - ends[1]], &whole[ends[3]..]].concat()).unwrap();
     let error = open(&path).unwrap_err().to_string();
     let words = [&format!("byte {}", ends[1]), &format!("byte {}", ends[3]), "restore the file", "move it away"];
