@@ -21,8 +21,8 @@ use super::problem::{Kind, Problem};
 /// handing it over and back.
 const LONG: usize = 16 << 10;
 
-/// Long bodies that are looked through at a time: one a core. More would not be done sooner, and a list of nothings takes
-/// forty times the memory when it is read.
+/// Long bodies that are looked through at a time: one a core. More would not be done sooner, and a list of conditions that
+/// say next to nothing takes twenty times the memory when it is read.
 static LOOKING: LazyLock<Semaphore> =
     LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)));
 
