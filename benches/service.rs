@@ -40,7 +40,7 @@ const BODIES: usize = 5_000;
 /// Users whose answers are judged by scoring every item.
 const JUDGED: usize = 200;
 const CLIENTS: usize = 64;
-const CROWD: usize = 256;
+const CROWD: usize = 1_024;
 const SPAN: Duration = Duration::from_secs(10);
 
 fn main() {
@@ -118,7 +118,8 @@ fn measure(service: &Service, bodies: &[Vec<u8>]) {
         let (outcome, slowest) = watch_liveness(service.admin, crowd);
         let goodput = 100.0 * outcome.goodput(SPAN) / saturation;
         println!("{times:3.0} times               {}", outcome.line(SPAN));
-        println!("  goodput {goodput:.0} % of saturation, slowest /livez {:.1} ms", slowest.as_secs_f64() * 1e3);
+        let (asked, slowest) = (outcome.asked() as f64 / SPAN.as_secs_f64(), slowest.as_secs_f64() * 1e3);
+        println!("  goodput {goodput:.0} % of saturation; {asked:.0}/s were asked; slowest /livez {slowest:.1} ms");
         let second = Duration::from_secs(1);
         for after in 1..=5 {
             let outcome = open(service.public, bodies, CLIENTS, saturation * 0.5, second);

@@ -74,7 +74,7 @@ pub fn suffer(
     });
     let [before, in_trouble] = during;
     let phases = [&before, &in_trouble, &well.1];
-    let asked: usize = phases.iter().map(|of| of.answered.len() + of.refused.len() + of.failed).sum();
+    let asked: usize = phases.iter().map(|of| of.asked()).sum();
     let whole: usize = phases.iter().map(|of| of.answered.len() - of.fewer).sum();
     let sum = |of: fn(&Outcome) -> usize| phases.map(of).iter().sum::<usize>();
     let (refused, failed) = (sum(|of| of.refused.len()), sum(|of| of.failed));

@@ -1,6 +1,7 @@
 //! Clients: kept connections that one thread looks after, as little of the machine as clients can take, so that what is
 //! measured is the service. It sleeps in `epoll`, to the microsecond, until an answer comes or a request is due.
 
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
@@ -40,7 +41,8 @@ pub fn open(address: SocketAddr, bodies: &[Vec<u8>], clients: usize, rate: f64, 
 fn run(address: SocketAddr, bodies: &[Vec<u8>], clients: usize, span: Duration, rate: Option<f64>) -> Outcome {
     let (poll, mut all) = (epoll::create(epoll::CreateFlags::CLOEXEC).unwrap(), Outcome::default());
     let mut clients: Vec<Client> = (0..clients).map(|number| Client::new(&poll, number, address)).collect();
-    let mut idle: Vec<usize> = (0..clients.len()).collect();
+    // who has been idle longest is next: nobody is for so long that the service lets them go
+    let mut idle: VecDeque<usize> = (0..clients.len()).collect();
     let mut events = Vec::with_capacity(clients.len());
     let (began, mut number) = (Instant::now(), 0);
     let end = began + span;
@@ -53,7 +55,7 @@ fn run(address: SocketAddr, bodies: &[Vec<u8>], clients: usize, span: Duration, 
         }
         if !over
             && due.is_none_or(|due| due <= now)
-            && let Some(free) = idle.pop()
+            && let Some(free) = idle.pop_front()
         {
             clients[free].send(&bodies[number % bodies.len()], due.unwrap_or(now));
             number += 1;
@@ -66,9 +68,13 @@ fn run(address: SocketAddr, bodies: &[Vec<u8>], clients: usize, span: Duration, 
         epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), until.as_ref()).unwrap();
         for event in &events {
             let client = &mut clients[event.data.u64() as usize];
-            if let Some(answer) = client.receive() {
-                client.note(answer, &mut all);
-                idle.push(client.number);
+            match client.receive() {
+                Some(answer) if client.waits => {
+                    client.note(answer, &mut all);
+                    idle.push_back(client.number);
+                }
+                Some(_) => client.reconnect(),
+                None => {}
             }
         }
     }
@@ -82,6 +88,7 @@ struct Client<'a> {
     stream: TcpStream,
     buffer: Vec<u8>,
     read: usize,
+    waits: bool,
     meant: Instant,
     sent: Instant,
 }
@@ -92,12 +99,12 @@ type Answer = Option<(u16, Range<usize>)>;
 impl<'a> Client<'a> {
     fn new(poll: &'a OwnedFd, number: usize, address: SocketAddr) -> Self {
         let (stream, now) = (watched(poll, number, address), Instant::now());
-        Self { poll, number, address, stream, buffer: vec![0; 1 << 16], read: 0, meant: now, sent: now }
+        Self { poll, number, address, stream, buffer: vec![0; 1 << 16], read: 0, waits: false, meant: now, sent: now }
     }
 
     /// Sends a request; there is room for it, as nothing else is under way.
     fn send(&mut self, request: &[u8], meant: Instant) {
-        (self.meant, self.sent, self.read) = (meant, Instant::now(), 0);
+        (self.meant, self.sent, self.read, self.waits) = (meant, Instant::now(), 0, true);
         // of a connection that broke hears whoever reads
         let _ = self.stream.write_all(request);
     }
@@ -113,6 +120,7 @@ impl<'a> Client<'a> {
     }
 
     fn note(&mut self, answer: Answer, all: &mut Outcome) {
+        self.waits = false;
         match answer {
             Some((200, body)) => {
                 all.fewer += usize::from(!is_whole(&self.buffer[body]));
@@ -125,9 +133,13 @@ impl<'a> Client<'a> {
             }
             _ => {
                 all.failed += 1;
-                self.stream = watched(self.poll, self.number, self.address);
+                self.reconnect();
             }
         }
+    }
+
+    fn reconnect(&mut self) {
+        self.stream = watched(self.poll, self.number, self.address);
     }
 }
 
@@ -148,6 +160,11 @@ fn is_whole(body: &[u8]) -> bool {
 }
 
 impl Outcome {
+    /// Requests that were sent.
+    pub fn asked(&self) -> usize {
+        self.answered.len() + self.refused.len() + self.failed
+    }
+
     /// The time within which a share of the answers came.
     pub fn answered_at(&self, share: f64) -> Duration {
         at(&self.answered, share)
