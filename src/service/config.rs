@@ -200,9 +200,11 @@ impl Default for Limits {
 pub struct Run {
     /// Threads that answer requests; 0 for one a core. 0.
     pub threads: usize,
-    /// Requests in flight at the most, those that wait for the store included. 256.
+    /// Requests in flight at the most, those that wait for the store included: of thousands a second hundreds do, when it
+    /// takes its time. 512.
     pub in_flight: usize,
-    /// The longest that a request may have to wait for a processor; one that would is refused at once. 10 ms.
+    /// The longest that a request may have to wait for a processor; one that would is refused at once. In a burst, after
+    /// which there is time, five times as much. 10 ms.
     pub queue_ms: f64,
     /// The deadline of a request that names none. 100 ms.
     pub deadline_ms: u64,
@@ -217,7 +219,7 @@ pub struct Run {
 
 impl Default for Run {
     fn default() -> Self {
-        Self { threads: 0, in_flight: 256, queue_ms: 10.0, deadline_ms: 100, ef: 0, recall_floor: 0.95, cache_bytes: 0 }
+        Self { threads: 0, in_flight: 512, queue_ms: 10.0, deadline_ms: 100, ef: 0, recall_floor: 0.95, cache_bytes: 0 }
     }
 }
 

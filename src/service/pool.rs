@@ -2,7 +2,8 @@
 //!
 //! The one thing to know: a job is refused when it comes, not after it has waited. How long the queue is, in time, is
 //! known from what jobs have cost lately, so whoever would wait too long hears so at once; and long before that, jobs
-//! are told to make less [`effort`](Pool::effort).
+//! are told to make less [`effort`](Pool::effort). What is kept short is a queue that stands: while threads had nothing to
+//! do a moment ago, a burst is let in.
 //!
 //! Computing is kept off the threads that talk to the network: there it would make every connection wait behind one
 //! search, refusals too.
@@ -17,6 +18,11 @@ use tokio::sync::oneshot;
 
 /// Share of the longest wait at which effort begins to fall, and at which it is at its least.
 const EASE: (f64, f64) = (0.25, 0.75);
+/// How many times the longest wait may be waited where threads had nothing to do a moment ago. When the store is slow, those
+/// who wait for it are no queue; when it stood still, its answers come all at once, and there is time to work on them.
+const BURST: u32 = 5;
+/// For how long a burst is one.
+const MOMENT: Duration = Duration::from_millis(100);
 /// How fast effort comes back: from least to most in this time. A burst is seldom alone.
 const RECOVERY: Duration = Duration::from_secs(2);
 /// What a job is taken to cost before any has been seen.
@@ -47,11 +53,17 @@ struct Shared {
     away_ns: Mean,
     /// From 0 to 1, as the bits of an `f64`.
     effort: AtomicU64,
+    started: Instant,
+    /// Threads that have nothing to do, and when one last had, in nanoseconds after the start.
+    idle: AtomicUsize,
+    idle_ns: AtomicU64,
 }
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    jobs: VecDeque<(usize, Job)>,
+    /// Of all jobs.
+    requests: usize,
     stopping: bool,
     /// When effort was last looked at.
     eased: Option<Instant>,
@@ -86,6 +98,9 @@ impl Pool {
             cost_ns: Mean::new(FIRST_GUESS_NS),
             away_ns: Mean::new(FIRST_GUESS_NS),
             effort: AtomicU64::new(1.0_f64.to_bits()),
+            started: Instant::now(),
+            idle: AtomicUsize::new(0),
+            idle_ns: AtomicU64::new(0),
         });
         let start = |number| {
             let shared = Arc::clone(&shared);
@@ -101,12 +116,12 @@ impl Pool {
     pub fn reserve(&self) -> Result<Ticket, Refused> {
         let before = self.shared.pending.fetch_add(1, Relaxed);
         let ticket = Ticket { shared: Arc::clone(&self.shared), requests: 1, since: Instant::now() };
-        if self.shared.wait(before) > self.shared.longest_wait { Err(Refused::Busy) } else { Ok(ticket) }
+        if self.shared.is_full(before) { Err(Refused::Busy) } else { Ok(ticket) }
     }
 
     /// Refuses whoever would have to wait too long for a place that is taken now.
     pub fn look_for_room(&self) -> Result<(), Refused> {
-        if self.wait() > self.shared.longest_wait { Err(Refused::Busy) } else { Ok(()) }
+        if self.shared.is_full(self.pending()) { Err(Refused::Busy) } else { Ok(()) }
     }
 
     /// How hard a request may be worked on now: 1 when there is little to do, 0 when the queue is nearly as long as it
@@ -162,6 +177,7 @@ impl Due {
         let Self { ticket, deadline } = self;
         let (tell, told) = oneshot::channel();
         let shared = Arc::clone(&ticket.shared);
+        let requests = ticket.requests;
         shared.away_ns.learn(ticket.since.elapsed());
         let job = move || {
             // nobody waits any more: the client has gone
@@ -174,11 +190,11 @@ impl Due {
                 return;
             }
             let result = job();
-            ticket.shared.cost_ns.learn(began.elapsed() / ticket.requests as u32);
+            ticket.shared.cost_ns.learn(began.elapsed() / requests as u32);
             drop(ticket);
             let _ = tell.send(Ok(result));
         };
-        shared.put(Box::new(job))?;
+        shared.put(requests, Box::new(job))?;
         told.await.unwrap_or(Err(Refused::Lost))
     }
 }
@@ -205,13 +221,14 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, job: Job) -> Result<(), Refused> {
+    fn put(&self, requests: usize, job: Job) -> Result<(), Refused> {
         let mut queue = self.lock();
         if queue.stopping {
             return Err(Refused::Lost);
         }
         self.ease(&mut queue);
-        queue.jobs.push_back(job);
+        queue.jobs.push_back((requests, job));
+        queue.requests += requests;
         drop(queue);
         self.filled.notify_one();
         Ok(())
@@ -222,9 +239,17 @@ impl Shared {
             let mut queue = self.lock();
             let job = loop {
                 match queue.jobs.pop_front() {
-                    Some(job) => break job,
+                    Some((requests, job)) => {
+                        queue.requests -= requests;
+                        break job;
+                    }
                     None if queue.stopping => return,
-                    None => queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                    None => {
+                        self.idle.fetch_add(1, Relaxed);
+                        queue = self.filled.wait(queue).unwrap_or_else(PoisonError::into_inner);
+                        self.idle_ns.store(self.now_ns(), Relaxed);
+                        self.idle.fetch_sub(1, Relaxed);
+                    }
                 }
             };
             drop(queue);
@@ -233,12 +258,27 @@ impl Shared {
         }
     }
 
+    /// Whether one more with so many requests before it would have to wait too long.
+    fn is_full(&self, before: usize) -> bool {
+        let idle_ns = self.idle_ns.load(Relaxed);
+        let is_burst = self.idle.load(Relaxed) > 0 || self.now_ns().saturating_sub(idle_ns) < MOMENT.as_nanos() as u64;
+        self.wait(before) > self.longest_wait * if is_burst { BURST } else { 1 }
+    }
+
+    fn now_ns(&self) -> u64 {
+        self.started.elapsed().as_nanos() as u64
+    }
+
     /// How long a job has to wait that has so many requests before it. All that have a place count, and those that are
     /// not there yet come while others are worked on: for that long, or as long as may be waited, nobody waits.
     fn wait(&self, before: usize) -> Duration {
-        let queued = before.saturating_sub(self.workers - 1) as f64 * self.cost_ns.get() / self.workers as f64;
         let away = self.away_ns.get().min(self.longest_wait.as_nanos() as f64);
-        Duration::from_nanos((queued - away).max(0.0) as u64)
+        Duration::from_nanos((self.work_ns(before.saturating_sub(self.workers - 1)) - away).max(0.0) as u64)
+    }
+
+    /// What so many requests keep all threads busy for.
+    fn work_ns(&self, requests: usize) -> f64 {
+        requests as f64 * self.cost_ns.get() / self.workers as f64
     }
 
     /// What so many requests of one job take: a batch is worked on by all.
@@ -247,11 +287,11 @@ impl Shared {
         Duration::from_nanos((rounds * self.cost_ns.get()) as u64)
     }
 
-    /// Sets the effort by how long the queue is.
+    /// Sets the effort by how long the queue is: by those who are there, as whoever waits for the store takes no time.
     fn ease(&self, queue: &mut Queue) {
         let now = Instant::now();
         let since = queue.eased.replace(now).map_or(Duration::ZERO, |before| now - before);
-        let filled = self.wait(self.pending.load(Relaxed)).as_secs_f64() / self.longest_wait.as_secs_f64();
+        let filled = self.work_ns(queue.requests) / self.longest_wait.as_nanos() as f64;
         let allowed = ((EASE.1 - filled) / (EASE.1 - EASE.0)).clamp(0.0, 1.0);
         let effort = f64::from_bits(self.effort.load(Relaxed));
         let back = effort + since.as_secs_f64() / RECOVERY.as_secs_f64();
@@ -338,6 +378,27 @@ mod tests {
         assert_eq!(stuck.await.unwrap(), Ok(true));
         assert!(futures_util::future::join_all(waiting).await.iter().all(Result::is_ok));
         assert!(run(&pool, 1, later(), || ()).await.is_ok(), "there is room again");
+    }
+
+    #[tokio::test]
+    async fn a_burst_is_let_in_and_a_queue_that_stands_is_not() {
+        let pool = Arc::new(Pool::start(1, Duration::from_millis(10)).unwrap());
+        let room = || std::iter::from_fn(|| pool.reserve().ok()).take(1_000).collect::<Vec<_>>().len();
+        while pool.shared.idle.load(Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        let burst = room();
+        let (release, held) = mpsc::channel::<()>();
+        let busy = Arc::clone(&pool);
+        let stuck = tokio::spawn(async move { run(&busy, 1, later(), move || held.recv().is_ok()).await });
+        while pool.shared.idle.load(Relaxed) > 0 {
+            tokio::task::yield_now().await;
+        }
+        std::thread::sleep(2 * MOMENT);
+        let standing = room();
+        assert!(burst < 1_000 && burst > 4 * standing && standing > 10, "{burst} and {standing}");
+        release.send(()).unwrap();
+        assert_eq!(stuck.await.unwrap(), Ok(true));
     }
 
     #[tokio::test]
