@@ -226,9 +226,9 @@ impl Shared {
         if queue.stopping {
             return Err(Refused::Lost);
         }
-        self.ease(&mut queue);
         queue.jobs.push_back((requests, job));
         queue.requests += requests;
+        self.ease(&mut queue);
         drop(queue);
         self.filled.notify_one();
         Ok(())
