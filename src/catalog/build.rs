@@ -7,11 +7,11 @@
 use std::path::{Path, PathBuf};
 
 use super::index::MAX_M;
-use super::profile::{Sample, measure};
+use super::profile::{Profile, Sample, measure};
 use super::rows::{Encoder, Rows};
 use super::{CatalogError, Index, Meta, ids, numbers, section, tags};
 use crate::codec::{Codec, Layout, Metric, Query};
-use crate::file::{FileError, Mapped, Tag, Writer};
+use crate::file::{FileError, Mapped, Writer};
 use crate::graph::{self, BuildOptions, Built, order::order};
 use crate::input::{Ids, Numbers, Tags, Vectors, check_rows};
 use crate::kernel;
@@ -132,10 +132,9 @@ pub fn build(
     let draft = draft_path(path)?;
     write(spec, &draft, &encoder, rows, built)?;
     progress(Stage::Measure);
-    let profile = measure(Index::open(&draft)?, spec.items, &order, &sample)?;
-    let profile = serde_json::to_vec(&profile).map_err(|error| malformed(path, &error))?;
+    let (profile, meta) = measure(Index::open(&draft)?, spec.items, &order, &sample)?;
     progress(Stage::Write);
-    copy_with(&draft, path, section::PROFILE, &profile)?;
+    copy_with(&draft, path, &profile, &meta)?;
     Ok((Index::open(path)?, report))
 }
 
@@ -290,14 +289,27 @@ fn draft_path(path: &Path) -> Result<tempfile::TempPath, CatalogError> {
     Ok(draft.map_err(failed)?.into_temp_path())
 }
 
-/// Copies every section of a file and adds one.
-fn copy_with(from: &Path, to: &Path, tag: Tag, bytes: &[u8]) -> Result<(), CatalogError> {
+/// Copies every section of a file and adds the profile. Rows of links that are of no layer in `meta` are left out.
+fn copy_with(from: &Path, to: &Path, profile: &Profile, meta: &Meta) -> Result<(), CatalogError> {
+    let json = |error| malformed(to, &error);
+    let (profile, json_meta) = (serde_json::to_vec(profile).map_err(json)?, serde_json::to_vec(meta).map_err(json)?);
     let source = Mapped::open(from)?;
+    let starts: &[u32] = source.numbers(section::STARTS)?;
+    let rows = meta.items as usize + meta.layers.iter().map(|&len| len as usize).sum::<usize>();
+    let starts = starts.get(..=rows).unwrap_or(starts);
+    let links = starts.last().map_or(0, |&end| end as usize * size_of::<u32>());
     let mut writer = Writer::create(to)?;
     for info in source.sections() {
-        writer.section_bytes(info.tag, source.section(info.tag)?)?;
+        let bytes = source.section(info.tag)?;
+        let bytes = match info.tag {
+            section::META => &json_meta,
+            section::STARTS => bytemuck::cast_slice(starts),
+            section::LINKS => bytes.get(..links).unwrap_or(bytes),
+            _ => bytes,
+        };
+        writer.section_bytes(info.tag, bytes)?;
     }
-    writer.section_bytes(tag, bytes)?;
+    writer.section_bytes(section::PROFILE, &profile)?;
     writer.finish()?;
     Ok(())
 }

@@ -35,7 +35,8 @@ pub struct Index {
     /// Starts and links of a graph that the file holds in the manner of format 1.
     packed: Option<(Vec<u32>, Vec<u32>)>,
     kernels: &'static Kernels,
-    workspaces: Mutex<Vec<Workspace>>,
+    #[expect(clippy::vec_box, reason = "taking one then moves a pointer")]
+    workspaces: Mutex<Vec<Box<Workspace>>>,
 }
 
 /// What one search needs, kept for the next.
@@ -235,7 +236,7 @@ impl Index {
         let taken = self.workspaces.lock().ok().and_then(|mut pool| pool.pop());
         let mut space = taken.unwrap_or_default();
         self.prepare(vector, &mut space)?;
-        let Workspace { query, finer, floats, scratch, found } = &mut space;
+        let Workspace { query, finer, floats, scratch, found } = &mut *space;
         let stats = self.searcher().search(query, finer, options, filter, scratch, found);
         let metric = self.meta.metric;
         let hit = |&(node, ranked_by): &(u32, f32)| Hit { node, score: metric.score(ranked_by, floats) };
@@ -294,6 +295,11 @@ impl Index {
     #[must_use]
     pub fn with_kernels(self, kernels: &'static Kernels) -> Self {
         Self { kernels, ..self }
+    }
+
+    /// Has searches descend through other layers above than the file says, the first of them or none; returns those before.
+    pub(super) fn set_layers(&mut self, layers: Vec<u32>) -> Vec<u32> {
+        std::mem::replace(&mut self.meta.layers, layers)
     }
 
     /// Has searches tuned otherwise than the profile says.

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::tune::tune;
-use super::{CatalogError, Index, QueryVector, recall, top_by_codec};
+use super::{CatalogError, Index, Meta, QueryVector, recall, top_by_codec};
 use crate::codec::{Codec, Layout, Query};
 use crate::graph::{Filter, Scratch, SearchOptions, Tuning, exact};
 use crate::input::Vectors;
@@ -106,8 +106,14 @@ impl Sample {
     }
 }
 
-/// Measures an index against the exact answers by the vectors that it was built from.
-pub(super) fn measure(index: Index, items: &Vectors, order: &[u32], sample: &Sample) -> Result<Profile, CatalogError> {
+/// Measures an index against the exact answers by the vectors that it was built from. Returns what it found, and what the
+/// index is without layers that searches do as well without.
+pub(super) fn measure(
+    index: Index,
+    items: &Vectors,
+    order: &[u32],
+    sample: &Sample,
+) -> Result<(Profile, Meta), CatalogError> {
     let mut trial = Trial::new(index, items, order, sample)?;
     let tuning = tune(&mut trial)?;
     trial.index.set_tuning(tuning);
@@ -115,13 +121,14 @@ pub(super) fn measure(index: Index, items: &Vectors, order: &[u32], sample: &Sam
         let (ten, hundred) = (trial.run(ef, 10)?, trial.run(ef, 100)?);
         Ok(Rung { ef, recall_at_10: ten.recall, recall_at_100: hundred.recall, distances: ten.distances })
     });
-    Ok(Profile {
+    let profile = Profile {
         source: sample.source,
         queries: trial.truth.len() as u32,
         tuning,
         rungs: rungs.collect::<Result<_, CatalogError>>()?,
         codec_recall_at_10: trial.codec_recall()?,
-    })
+    };
+    Ok((profile, trial.index.meta().clone()))
 }
 
 /// An index and queries whose answers are known.

@@ -45,14 +45,17 @@ pub fn refine(
     spare: &mut Vec<f32>,
 ) {
     spare.resize(ids.len().max(spare.len()), 0.0);
-    // Rows of `int4` may be padded to more dimensions than those of their residuals.
-    let padded = &query.codes()[..residuals.layout().padded_dim()];
-    residuals.products(kernels, padded, query.scale() / STEPS, ids, spare);
-    scores.iter_mut().zip(&spare[..ids.len()]).for_each(|(score, rest)| *score += rest);
+    let spare = &mut spare[..ids.len()];
+    let mut add = |rows: &Matrix, query_codes: &[i8]| {
+        rows.products(kernels, query_codes, query.scale() / STEPS, ids, spare);
+        scores.iter_mut().zip(&*spare).for_each(|(score, rest)| *score += rest);
+    };
+    // The codes first: a walk has just read them, while residuals may still be on their way.
     if !query.rest().is_empty() {
-        codes.products(kernels, query.rest(), query.scale() / STEPS, ids, spare);
-        scores.iter_mut().zip(&spare[..ids.len()]).for_each(|(score, rest)| *score += rest);
+        add(codes, query.rest());
     }
+    // Rows of `int4` may be padded to more dimensions than those of their residuals.
+    add(residuals, &query.codes()[..residuals.layout().padded_dim()]);
 }
 
 #[cfg(test)]

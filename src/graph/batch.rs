@@ -65,7 +65,7 @@ impl Searcher<'_> {
             Scratch::default,
             |scratch, (at, (found, query))| {
                 scratch.query.clone_from(query);
-                self.refine(finer.get(at).unwrap_or(query), pool, options.k, scratch, found);
+                self.refine(finer.get(at).unwrap_or(query), options.k, scratch, found);
             },
         );
         answers

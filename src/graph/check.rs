@@ -5,7 +5,7 @@ use std::fmt;
 use super::links::{Layer, Roomy, push, used};
 use super::order::MAX_LAYERS;
 use super::scratch::{Scratch, rank};
-use super::walk::{Effort, enter, walk};
+use super::walk::{Effort, begin, walk};
 use super::{Graph, MOST_NODES};
 use crate::codec::Matrix;
 use crate::kernel::Kernels;
@@ -104,7 +104,10 @@ fn find(
     near: &mut Vec<(u32, f32)>,
 ) {
     scratch.query.prepare_row(matrix, node);
-    enter(layer.len(), std::iter::empty(), matrix, kernels, scratch);
+    scratch.clear(layer.len());
+    scratch.ids.clear();
+    scratch.ids.push(0);
+    begin(1, matrix, kernels, scratch);
     walk(layer, matrix, kernels, Effort { hops: 48, keep: 128, beam: 4 }, None, scratch);
     near.clear();
     near.extend(scratch.met());

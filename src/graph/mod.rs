@@ -4,6 +4,9 @@
 //! so that layer `l` holds exactly the nodes `0..layer_len(l)`: the layers above are prefixes, no map between numbers
 //! exists, and node 0 is the entry. Whoever stores an index stores its rows in this order ([`order`]).
 //!
+//! **The layers above may be missing.** Most searches begin as well at the best of a sample, and sooner: the first nodes
+//! are one. Whoever keeps a graph finds out ([`Graph::new`] takes any number of layers) and keeps those that pay.
+//!
 //! Layers are searched by [`search`] and built by [`mod@build`], which run the same walk: an unsorted pool, its best
 //! few nodes expanded together, all their unseen neighbours scored by one kernel call.
 //!
@@ -103,6 +106,12 @@ impl<'a> Graph<'a> {
             end -= len as usize;
             Packed { starts: &starts[end..=last], to }
         })
+    }
+
+    /// What finding out where to begin takes: rows scored as they lie, and layers descended through.
+    pub fn entry(&self) -> (usize, usize) {
+        let layers = self.upper_layers().filter(|layer| !walk::is_small(layer)).count();
+        (walk::scanned(self.len, self.upper_layers()), layers)
     }
 
     fn base(&self) -> Packed<'a> {

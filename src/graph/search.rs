@@ -151,7 +151,7 @@ impl<'a> Searcher<'a> {
         }
         let open = walked && filter.bits.is_none() && filter.exclude.is_empty();
         collect(open, pool, self.kernels, scratch, found);
-        self.refine(finer, pool, options.k, scratch, found);
+        self.refine(finer, options.k, scratch, found);
         SearchStats { distances: met + scanned, scanned, hops: scratch.hops }
     }
 
@@ -228,20 +228,9 @@ impl<'a> Searcher<'a> {
         self.distances_per_hop.unwrap_or(self.graph.mean_degree() as f32 / 2.0).max(1.0)
     }
 
-    /// Keeps the best `pool`, scores them by the finer codec when there is one, and leaves the best `k` in order.
-    pub(super) fn refine(
-        &self,
-        query: &Query,
-        pool: usize,
-        k: usize,
-        scratch: &mut Scratch,
-        found: &mut Vec<(u32, f32)>,
-    ) {
+    /// Scores what was found by the finer codec when there is one, and leaves the best `k` in order.
+    pub(super) fn refine(&self, query: &Query, k: usize, scratch: &mut Scratch, found: &mut Vec<(u32, f32)>) {
         if let Some(finer) = &self.finer {
-            if found.len() > pool {
-                found.select_nth_unstable_by_key(pool - 1, rank);
-                found.truncate(pool);
-            }
             let Scratch { ids, scores, rest_scores, query: coarse, .. } = scratch;
             ids.clear();
             ids.extend(found.iter().map(|&(node, _)| node));

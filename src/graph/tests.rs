@@ -1,6 +1,9 @@
 //! Graphs as a whole: what is built, and what is found.
 
+mod users;
+
 use super::check::{structure, unreachable};
+use super::walk::SAMPLE;
 use super::*;
 use crate::codec::{Codec, Layout, Matrix, Metric, Query};
 use crate::kernel;
@@ -261,18 +264,38 @@ fn nodes_that_no_link_leads_to_are_given_one_even_where_every_row_is_full() {
 
 #[test]
 fn a_place_that_no_link_leads_out_of_is_not_the_end_of_a_search() {
-    // Two nodes that link each other alone, where every walk begins, and a ring of the rest.
-    let vectors = clustered(64, 6, 2, 1.0, 4);
-    let rows = Rows::new(Codec::Int8, Metric::Dot, &vectors, &(0..64).collect::<Vec<_>>());
-    let links: Vec<u32> = (0..64).map(|node| if node < 2 { 1 - node } else { 2 + (node - 1) % 62 }).collect();
-    let (starts, matrix) = ((0..=64).collect::<Vec<u32>>(), rows.matrix(64));
-    let searcher = Searcher::new(Graph::new(64, &starts, &links, &[]), matrix, None);
+    // Pairs that link each other alone, where every walk begins, and a ring of the rest.
+    const N: u32 = SAMPLE as u32 + 64;
+    let vectors = clustered(N as usize, 6, 2, 1.0, 4);
+    let rows = Rows::new(Codec::Int8, Metric::Dot, &vectors, &(0..N).collect::<Vec<_>>());
+    let (sample, ring) = (SAMPLE as u32, N - SAMPLE as u32);
+    let link = |node: u32| if node < sample { node ^ 1 } else { sample + (node - sample + 1) % ring };
+    let (starts, links) = ((0..=N).collect::<Vec<u32>>(), (0..N).map(link).collect::<Vec<_>>());
+    let matrix = rows.matrix(N as usize);
+    let searcher = Searcher::new(Graph::new(N as usize, &starts, &links, &[]), matrix, None);
     let (mut query, mut found, mut best) = (Query::default(), Vec::new(), Vec::new());
-    query.prepare_row(&matrix, 40);
+    query.prepare_row(&matrix, N - 20);
     let (options, scratch) = (SearchOptions { k: 10, ef: 10 }, &mut Scratch::default());
     searcher.search(&query, &query, options, Filter::default(), scratch, &mut found);
     exact::best(&matrix, &query, 10, Filter::default(), scratch, &mut best);
     assert_eq!(found, best);
+}
+
+#[test]
+fn without_layers_above_as_much_is_found() {
+    for (metric, spread) in [(Metric::Dot, 20.0), (Metric::L2, 3.0)] {
+        let vectors = clustered(8000, 20, 80, spread, 13);
+        let mut fixture = fixture(&vectors, metric, &BuildOptions::new(metric));
+        let queries = clustered(200, 20, 80, 1.0, 13);
+        let (with, _) = recall(&fixture, &queries, 40, kernel::best());
+        let lens = std::mem::take(&mut fixture.built.upper_lens);
+        assert!(!lens.is_empty());
+        fixture.built.starts.truncate(vectors.len() + 1);
+        fixture.built.links.truncate(fixture.built.starts[vectors.len()] as usize);
+        structure(&fixture.built.graph(), vectors.len()).unwrap();
+        let (without, _) = recall(&fixture, &queries, 40, kernel::best());
+        assert!(with > 0.9 && without > with - 0.02, "{metric}: {with} became {without}");
+    }
 }
 
 // ---------------------------------------------------------------------------------------------- packed rows
@@ -317,64 +340,6 @@ fn packed_rows_hold_what_rows_one_by_one_hold() {
             }
         }
         assert_eq!(unreachable(&graph), reached.iter().filter(|reached| !**reached).count());
-    }
-}
-
-// ---------------------------------------------------------------------------------------------- users
-
-/// Users of fifty tastes, each between three clusters of the items, where no item is.
-fn between(count: usize, dim: usize, centres: usize, seed: u64) -> Vec<Vec<f32>> {
-    let middles = clustered(centres, dim, centres, 1.0, 3);
-    let mut next = numbers(seed);
-    let user = |at: usize| {
-        let of = |at: usize| &middles[at * 7 % centres];
-        let sum = of(at % 50 + 1).iter().zip(of(at % 50 + 60)).zip(of(at % 50 + 130)).map(|((a, b), c)| a + b + c);
-        sum.map(|x| x + 0.5 * next()).collect()
-    };
-    (0..count).map(user).collect()
-}
-
-fn attuned(vectors: &[Vec<f32>], metric: Metric, users: &[Vec<f32>]) -> Fixture {
-    let options = BuildOptions { m: 4, ef_construction: 30, ..BuildOptions::new(metric) };
-    let (order, lens) = order::order(vectors.len(), options.m, options.seed);
-    let rows = Rows::new(Codec::Int8, metric, vectors, &order);
-    let query = |user: &Vec<f32>| {
-        let mut query = Query::default();
-        query.prepare(rows.layout, user).map(|()| query)
-    };
-    let users: Vec<Query> = users.iter().map(query).collect::<Result<_, _>>().unwrap();
-    let built = build(rows.matrix(order.len()), &options, &lens, &users, &|_| ());
-    Fixture { order, rows, built }
-}
-
-#[test]
-fn users_not_known_to_the_builder_find_more_where_others_like_them_were() {
-    for metric in [Metric::Dot, Metric::L2] {
-        let vectors = clustered(6000, 24, 300, 1.0, 3);
-        let users = between(3000, 24, 300, 31);
-        let (known, held_out) = users.split_at(2700);
-        let (without, with) = (attuned(&vectors, metric, &[]), attuned(&vectors, metric, known));
-        structure(&with.built.graph(), vectors.len()).unwrap();
-        assert_eq!(unreachable(&with.built.graph()), 0);
-        assert!(with.built.links.len() > without.built.links.len());
-        assert!(with.built.graph().mean_degree() <= 12.0, "a row has room for half as many links again as it keeps");
-        let recall = |fixture| recall(fixture, held_out, 16, kernel::best()).0;
-        let (before, after) = (recall(&without), recall(&with));
-        assert!(after > before + 0.05, "{metric}: recall@10 {before} became {after}");
-    }
-}
-
-#[test]
-fn links_for_users_do_not_depend_on_the_number_of_threads() {
-    let (vectors, users) = (clustered(4000, 16, 200, 5.0, 9), between(1500, 16, 200, 10));
-    let with = |threads| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| attuned(&vectors, Metric::Dot, &users).built)
-    };
-    let one = with(1);
-    for threads in [2, 8] {
-        let other = with(threads);
-        assert_eq!((&one.links, &one.starts, one.repaired), (&other.links, &other.starts, other.repaired));
     }
 }
 

@@ -84,6 +84,24 @@ fn halves_under_cosine_are_the_same_file_on_any_number_of_threads() {
     same_bytes_on_any_pool(folder.path(), &spec);
 }
 
+#[test]
+fn layers_above_are_kept_where_searches_need_them_and_nowhere_else() {
+    let folder = tempfile::tempdir().unwrap();
+    // A sample of short rows is scored in less time than layers take to descend, and one of long rows is not.
+    for (name, rows, dim, kept) in [("short", 6_000, 16, false), ("long", 1_500, 1_024, true)] {
+        let items = vectors(folder.path(), name, dim, &Random(5).normals(rows * dim));
+        let graph = BuildOptions { m: 4, ef_construction: 40, seed: 3 };
+        let spec = BuildSpec { metric: Metric::L2, graph, ..spec(&items) };
+        let whole = built(&BuildSpec { profile: false, ..spec }, &folder.path().join("whole.tng"));
+        let index = built(&BuildSpec { profile: true, ..spec }, &folder.path().join("tuned.tng"));
+        let layers = |index: &Index| index.meta().layers.clone();
+        assert!(layers(&whole).len() > 3);
+        assert_eq!(layers(&index), if kept { layers(&whole) } else { Vec::new() }, "{name}");
+        assert!(kept || index.bytes() < whole.bytes());
+        assert!((0..items.rows() as u32).all(|node| index.graph().links(node) == whole.graph().links(node)), "{name}");
+    }
+}
+
 // ---------------------------------------------------------------------------------------------- the right answers
 
 #[test]
